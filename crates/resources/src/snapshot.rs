@@ -130,6 +130,8 @@ pub struct Tls {
     pub mode: TlsMode,
     /// Names of Secrets in [`Snapshot::certificates`]; the first is served where SNI matches none.
     pub certificates: Vec<String>,
+    /// A certificate that the process makes for itself is served where SNI matches none of `certificates`, or there are none.
+    pub self_signed: bool,
     /// 1.2 or 1.3.
     pub version_min: TlsVersion,
     /// Certificates of clients.
