@@ -2,10 +2,21 @@
 //!
 //! A service crate has one way to start, `start(&Node)`, and reaches everything outside itself through the [`Node`].
 
+pub mod admin_http;
+pub mod admin_socket;
+mod calls;
 mod clock;
 mod drain;
+pub mod folder;
 mod health;
+pub mod process;
 mod snapshots;
+mod state;
+pub mod systemd;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+pub mod watch;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +26,7 @@ pub use clock::Clock;
 pub use drain::{Drain, DrainGuard};
 pub use health::{Health, Part};
 pub use snapshots::Snapshots;
+pub use state::{StateDir, StateError, default_dir};
 pub use wire::{Peer, Wire};
 
 /// What a service may use of its process. Cloning is cheap.
@@ -36,7 +48,7 @@ impl Node {
     /// A node over its snapshots and its state folder.
     pub fn new(snapshots: Snapshots, state_dir: PathBuf, clock: Clock) -> Self {
         let inner = Inner {
-            wires: wire::Wires::default(),
+            wires: wire::Wires::new(clock.clone()),
             snapshots,
             clock,
             health: Health::default(),

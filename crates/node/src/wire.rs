@@ -8,9 +8,13 @@ use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
-type Request = http::Request<Body>;
-type Response = http::Response<Body>;
+use crate::Clock;
+use crate::calls::Calls;
+
+pub(crate) type Request = http::Request<Body>;
+pub(crate) type Response = http::Response<Body>;
 type Boxed = BoxCloneSyncService<Request, Response, Infallible>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 /// A service that can be reached over a [`Wire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,17 +46,27 @@ impl<S> Server for S where
 
 /// The way to a service: the generated client is made over it.
 ///
-/// Now it ends in the generated server of this process; the request and the answer pass through the same codec as over a
-/// network, so that a local run exercises the contract.
+/// It ends in the generated server of this process, or in a channel to another; the request and the answer pass through
+/// the same codec either way, so that a local run exercises the contract. Every call is counted and timed.
 #[derive(Clone)]
 pub struct Wire {
     server: Arc<OnceLock<Boxed>>,
+    calls: Calls,
+}
+
+impl Wire {
+    /// A wire that ends in `server`, for callers that have no [`crate::Node`]: tools and tests.
+    pub fn to_server<S: Server>(server: S, clock: Clock) -> Self {
+        let cell = OnceLock::new();
+        let _ = cell.set(BoxCloneSyncService::new(server));
+        Self { server: Arc::new(cell), calls: Calls::new(clock) }
+    }
 }
 
 impl Service<Request> for Wire {
     type Response = Response;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // The generated servers are always ready: they queue nothing.
@@ -60,27 +74,62 @@ impl Service<Request> for Wire {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        match self.server.get() {
-            Some(server) => Box::pin(server.clone().oneshot(request)),
-            None => Box::pin(std::future::ready(Ok(
-                tonic::Status::unavailable("the service has not started yet").into_http()
-            ))),
-        }
+        let call = self.calls.begin(request.uri().path());
+        let server = self.server.get().cloned();
+        Box::pin(async move {
+            let response = match server {
+                Some(server) => server.oneshot(request).await?,
+                None => tonic::Status::unavailable("the service has not started yet").into_http(),
+            };
+            call.end(response.headers());
+            Ok(response)
+        })
     }
 }
 
-#[derive(Default)]
 pub(crate) struct Wires {
     servers: [Arc<OnceLock<Boxed>>; PEERS],
+    calls: Calls,
 }
 
 impl Wires {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { servers: Default::default(), calls: Calls::new(clock) }
+    }
+
     pub(crate) fn to(&self, peer: Peer) -> Wire {
-        Wire { server: Arc::clone(&self.servers[peer as usize]) }
+        Wire { server: Arc::clone(&self.servers[peer as usize]), calls: self.calls.clone() }
     }
 
     pub(crate) fn provide<S: Server>(&self, peer: Peer, server: S) {
         let first = self.servers[peer as usize].set(BoxCloneSyncService::new(server)).is_ok();
         debug_assert!(first, "{peer:?} is provided once");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(path: &str) -> Request {
+        http::Request::builder().uri(path).body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_before_the_service_is_there_answers_unavailable_and_later_ones_reach_it() {
+        let wires = Wires::new(Clock::system());
+        let wire = wires.to(Peer::Queue);
+        let early = wire.clone().oneshot(request("/posthouse.queue.v1.Queue/Status")).await.unwrap();
+        assert_eq!(early.headers()["grpc-status"], "14");
+        wires.provide(
+            Peer::Queue,
+            tower::service_fn(|_: Request| async {
+                Ok::<_, Infallible>(Response::new(Body::new(http_body_util::Full::from("x"))))
+            }),
+        );
+        let late = wire.oneshot(request("/posthouse.queue.v1.Queue/Status")).await.unwrap();
+        assert!(late.headers().get("grpc-status").is_none());
+        let other = wires.to(Peer::Policy).oneshot(request("/posthouse.policy.v1.Policy/Decide")).await.unwrap();
+        assert_eq!(other.headers()["grpc-status"], "14");
     }
 }
