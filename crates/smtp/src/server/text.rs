@@ -1,0 +1,1 @@
+//! Text of a message on its way in.
