@@ -1,8 +1,8 @@
 use jiff::tz::TimeZone;
 use types::Timestamp;
 
-/// 9999-12-31: RFC 5322 dates have four-digit years.
-const UNIX_MS_MAX: i64 = 253_402_300_799_000;
+/// 9999-12-30, the last day that jiff knows in every zone: RFC 5322 dates have four-digit years.
+const UNIX_MS_MAX: i64 = 253_402_207_199_000;
 
 /// A date in UTC as RFC 5322 section 3.3 writes it: `Sun, 22 Nov 2026 18:53:52 +0000`.
 ///
@@ -23,7 +23,7 @@ mod tests {
             (0, "Thu, 01 Jan 1970 00:00:00 +0000"),
             (1795373632999, "Sun, 22 Nov 2026 18:53:52 +0000"),
             (-5, "Thu, 01 Jan 1970 00:00:00 +0000"),
-            (i64::MAX, "Fri, 31 Dec 9999 23:59:59 +0000"),
+            (i64::MAX, "Thu, 30 Dec 9999 21:59:59 +0000"),
         ] {
             assert_eq!(rfc5322_date(Timestamp::from_unix_ms(unix_ms)), expected);
         }
