@@ -1,0 +1,1 @@
+//! System tests: the real binary, real peers. They are in `tests/tests/`; nothing is here.
