@@ -164,3 +164,36 @@ fn what_is_not_smtp_is_closed() {
     // It may be fast enough to be greeted: then its EHLO was behind the greeting.
     assert!(reply.is_none_or(|reply| matches!(reply.code, 220 | 554 | 503 | 421)));
 }
+
+#[test]
+fn an_idle_session_costs_at_most_16_kib_and_40_kib_with_tls() {
+    const WARM_UP: usize = 50;
+    const SESSIONS: usize = 400;
+    let limits = "limits: { sessionsPerSourceMax: 2000 }\n";
+    let site = site(&documents::listener_mx(limits));
+    let posthouse = site.start();
+    let address = posthouse.address("mx");
+    let rss_kib = || -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", posthouse.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let idle = |tls: bool| {
+        let mut client = Client::connect(address);
+        client.say("EHLO elsewhere.test", 250);
+        if tls {
+            client = client.start_tls("localhost").0;
+            client.say("EHLO elsewhere.test", 250);
+        }
+        client
+    };
+    for (tls, kib_max) in [(false, 16), (true, 40)] {
+        // What is paid once (allocator, TLS tables, metrics) is not a session's.
+        let _warm: Vec<_> = (0..WARM_UP).map(|_| idle(tls)).collect();
+        let before = rss_kib();
+        let _idle: Vec<_> = (0..SESSIONS).map(|_| idle(tls)).collect();
+        let each = rss_kib().saturating_sub(before) / SESSIONS;
+        println!("an idle session, TLS {tls}: {each} KiB");
+        assert!(each <= kib_max, "{each} KiB a session, TLS: {tls}");
+    }
+}
