@@ -247,7 +247,8 @@ impl<'a, 's, S: Story> Expansion<'a, 's, S> {
         if addresses.is_empty() {
             return Ok(());
         }
-        if self.path.len() >= self.tables.rules.limits.depth_max {
+        let limits = self.tables.rules.limits;
+        if self.path.len() >= limits.depth_max || addresses.len() > limits.results_max {
             return self.endless();
         }
         self.path.push(Hop { key: key.to_owned(), keeps_copy });
