@@ -13,9 +13,12 @@
 //! }
 //! ```
 
+mod command;
 mod config;
 mod event;
 mod mask;
+mod message;
+mod sasl;
 mod session;
 mod text;
 
