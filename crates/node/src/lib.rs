@@ -26,7 +26,7 @@ pub use clock::Clock;
 pub use drain::{Drain, DrainGuard};
 pub use health::{Health, Part};
 pub use snapshots::Snapshots;
-pub use state::{StateDir, StateError, default_dir};
+pub use state::{StateDir, StateError, default_dir, known_dirs, sendmail_state_dirs};
 pub use wire::{Peer, Wire};
 
 /// What a service may use of its process. Cloning is cheap.

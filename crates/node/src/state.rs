@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+/// The state folder of a platform that the system's service manager runs.
+const SYSTEM_STATE_DIR: &str = "/var/lib/posthouse";
+/// The file by which a process holds its state folder.
+const LOCK: &str = "lock";
+
 /// The state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -30,23 +35,61 @@ pub enum StateError {
 
 /// The state folder of a site where none was given: `$STATE_DIRECTORY` (systemd), else
 /// `$XDG_STATE_HOME/posthouse/<site>`, else `~/.local/state/posthouse/<site>`, else `/var/lib/posthouse`.
-#[allow(clippy::disallowed_methods, reason = "the node crate reads the environment")]
 pub fn default_dir(site: &Path) -> PathBuf {
-    default_dir_by(site, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    default_dir_by(site, environment)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the node crate reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn default_dir_by(site: &Path, variable: impl Fn(&str) -> Option<String>) -> PathBuf {
     if let Some(list) = variable("STATE_DIRECTORY") {
-        // systemd lists several with colons; ours is the first.
-        return PathBuf::from(list.split(':').next().unwrap_or(&list));
+        return first_of_list(&list);
     }
-    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     let name = site.canonicalize().ok().and_then(|site| site.file_name().map(ToOwned::to_owned));
-    match base {
+    match user_base(&variable) {
         Some(base) => base.join("posthouse").join(name.unwrap_or_else(|| "site".into())),
-        None => PathBuf::from("/var/lib/posthouse"),
+        None => PathBuf::from(SYSTEM_STATE_DIR),
     }
+}
+
+/// systemd lists several with colons; ours is the first.
+fn first_of_list(list: &str) -> PathBuf {
+    PathBuf::from(list.split(':').next().unwrap_or(list))
+}
+
+fn user_base(variable: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+}
+
+/// State folders that are there where they are by default: the one of systemd's service, those of this user.
+pub fn known_dirs() -> Vec<PathBuf> {
+    known_dirs_by(environment, Path::new(SYSTEM_STATE_DIR))
+}
+
+/// State folders in which `posthouse sendmail` looks for a socket: `$POSTHOUSE_STATE`, else [`known_dirs`].
+pub fn sendmail_state_dirs() -> Vec<PathBuf> {
+    match environment("POSTHOUSE_STATE") {
+        Some(state) => vec![PathBuf::from(state)],
+        // The folder may be closed to us while its socket is not: it is not looked into.
+        None => [PathBuf::from(SYSTEM_STATE_DIR)].into_iter().chain(known_dirs()).collect(),
+    }
+}
+
+fn known_dirs_by(variable: impl Fn(&str) -> Option<String>, system: &Path) -> Vec<PathBuf> {
+    if let Some(one) = variable("STATE_DIRECTORY") {
+        return vec![first_of_list(&one)];
+    }
+    let of_user = user_base(&variable).and_then(|base| std::fs::read_dir(base.join("posthouse")).ok());
+    let of_user = of_user.into_iter().flatten().filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    // A folder that was held once has its lock.
+    let mut dirs: Vec<PathBuf> =
+        [system.to_owned()].into_iter().chain(of_user).filter(|dir| dir.join(LOCK).exists()).collect();
+    dirs.sort();
+    dirs
 }
 
 /// The state folder, held by this process until it is dropped.
@@ -82,7 +125,7 @@ impl StateDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .map_err(unusable)?;
         // The lock goes with the process, however it ends; the file stays.
         if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -128,6 +171,21 @@ mod tests {
             let find = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
             assert_eq!(default_dir_by(&site, find), Path::new(expected), "{variables:?}");
         }
+    }
+
+    #[test]
+    fn folders_that_were_held_once_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap().to_owned();
+        let variable = |name: &str| (name == "XDG_STATE_HOME").then(|| home.clone());
+        let system = dir.path().join("system");
+        assert!(known_dirs_by(variable, &system).is_empty());
+        std::fs::create_dir_all(dir.path().join("posthouse/never-run")).unwrap();
+        drop(StateDir::hold(&dir.path().join("posthouse/a")).unwrap());
+        drop(StateDir::hold(&system).unwrap());
+        assert_eq!(known_dirs_by(variable, &system), [dir.path().join("posthouse/a"), system]);
+        let given = |name: &str| (name == "STATE_DIRECTORY").then(|| "/given:/other".to_owned());
+        assert_eq!(known_dirs_by(given, Path::new("/")), [Path::new("/given")]);
     }
 
     #[test]

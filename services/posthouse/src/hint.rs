@@ -1,0 +1,93 @@
+//! What to try next with a site that has just started.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use resources::Snapshot;
+use resources::snapshot::{Endpoint, Listener, Protocol, TlsMode, TransportKind};
+use rules::User;
+
+/// Addresses that can log in, sorted.
+pub fn users(snapshot: &Snapshot) -> Vec<String> {
+    let users = snapshot.rules.users.values().filter(|user| user.password.is_some() && !user.disabled);
+    let mut addresses: Vec<String> = users.map(|user| user.address.to_string()).collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+/// A way to submit a message to oneself, and where it arrives.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// A shell command.
+    pub command: String,
+    /// `None`: the mailbox is not a file of ours.
+    pub arrives_in: Option<PathBuf>,
+    /// The password is known: it is published in the documents, or stands for one that only the user knows.
+    pub password_is_known: bool,
+}
+
+/// Derives the hint from a snapshot. `bound` are the addresses of listeners by name, as ingress publishes them.
+pub fn derive(snapshot: &Snapshot, bound: &BTreeMap<String, Vec<String>>, state_dir: &Path) -> Option<Hint> {
+    let listener = snapshot.listeners.values().find(|listener| takes_users(listener))?;
+    let address = bound.get(&listener.name)?.iter().find_map(|text| text.parse::<std::net::SocketAddr>().ok())?;
+    let known = |address: &String| snapshot.demo_passwords.contains_key(address);
+    let users = users(snapshot);
+    let user = users.iter().find(|address| known(address)).or_else(|| users.first())?;
+    let password = snapshot.demo_passwords.get(user);
+    let scheme = if listener.tls.mode == TlsMode::Implicit { "smtps" } else { "smtp" };
+    let tls = match listener.tls.mode {
+        TlsMode::Off => "",
+        _ if listener.tls.self_signed => " --insecure --ssl-reqd",
+        _ => " --ssl-reqd",
+    };
+    let command = format!(
+        "printf 'From: {user}\\r\\nTo: {user}\\r\\nSubject: hello\\r\\n\\r\\nIt works.\\r\\n' | \
+         curl --silent --show-error{tls} {scheme}://{} --user {user}:{} --mail-from {user} --mail-rcpt {user} --upload-file -",
+        reachable(address),
+        password.map_or("PASSWORD", String::as_str),
+    );
+    Some(Hint { command, arrives_in: arrives_in(snapshot, user, state_dir), password_is_known: password.is_some() })
+}
+
+fn takes_users(listener: &Listener) -> bool {
+    listener.protocol == Protocol::Submission
+        && listener.auth.offered
+        && matches!(listener.endpoint, Endpoint::Tcp { .. })
+}
+
+/// Nobody connects to every address at once.
+fn reachable(mut address: std::net::SocketAddr) -> std::net::SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
+fn arrives_in(snapshot: &Snapshot, user: &str, state_dir: &Path) -> Option<PathBuf> {
+    let user: &User = snapshot.rules.users.values().find(|known| known.address.to_string() == user)?;
+    let domain = snapshot.rules.domains.get(user.address.domain())?;
+    let transport = snapshot.transports.get(user.transport.as_ref().unwrap_or(&domain.transport))?;
+    let (path, inside) = match &transport.kind {
+        TransportKind::Maildir { path, .. } => (path, "new"),
+        TransportKind::Mbox { path, .. } => (path, ""),
+        _ => return None,
+    };
+    let (local, domain) = (user.address.local_part(), user.address.domain().as_str());
+    let path = path.replace("%u", &format!("{local}@{domain}")).replace("%n", local).replace("%d", domain);
+    let path = state_dir.join(path);
+    Some(if inside.is_empty() { path } else { path.join(inside) })
+}
+
+/// What is printed.
+pub fn text(hint: &Hint) -> String {
+    let mut text = format!("\ntry it:\n\n  {}\n\n", hint.command);
+    if !hint.password_is_known {
+        text.push_str("with the user's password for PASSWORD; ");
+    }
+    match &hint.arrives_in {
+        Some(path) => text.push_str(&format!("the message arrives in {}\n", path.display())),
+        None => text.push_str("see what became of the message with `posthouse trace`\n"),
+    }
+    text
+}
