@@ -11,8 +11,10 @@ use resources::snapshot::Transport;
 use types::{Address, EnhancedCode, Reply, Timestamp};
 
 use crate::body::BodyReader;
+use crate::pauses::Pauses;
 use crate::pool::Pool;
 use crate::resolver::Resolver;
+use crate::tls::TlsConfigs;
 
 /// What every attempt may use. Cloning is cheap.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) policy: PolicyClient<Wire>,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) tls: Arc<TlsConfigs>,
+    pub(crate) pauses: Arc<Pauses>,
 }
 
 /// One leased delivery: one message for the due recipients of one route.
