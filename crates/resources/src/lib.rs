@@ -1,11 +1,31 @@
 //! The custom resource types, their loader and the one compiler that makes a snapshot of them.
+//!
+//! Pure: texts and a way to read the files that they name go in; a snapshot and every fault at once come out.
 
 use std::path::{Path, PathBuf};
 
+mod check;
+mod compile;
 mod fault;
-pub mod snapshot;
+mod kinds_doc;
+mod load;
+mod object;
+mod path;
+mod site;
+mod suggest;
+mod yaml;
 
+pub mod kinds;
+pub mod snapshot;
+pub mod values;
+
+pub use compile::compile;
 pub use fault::Fault;
+pub use kinds::crds;
+pub use kinds_doc::reference;
+pub use load::load;
+pub use object::{Kind, Object};
+pub use site::render_small_site;
 pub use snapshot::Snapshot;
 
 /// What the compiler must know of the place where the snapshot will be used.
@@ -31,27 +51,7 @@ impl<F: Fn(&Path) -> Result<Vec<u8>, String>> ReadFile for F {
     }
 }
 
-/// One document.
-#[derive(Debug, Clone)]
-pub struct Object {}
-
-/// Reads documents from the texts of files, with all faults of all of them.
-pub fn load(files: &[(PathBuf, String)]) -> (Vec<Object>, Vec<Fault>) {
-    let _ = files;
-    (Vec::new(), Vec::new())
-}
-
-/// Makes a snapshot of documents, with all faults between them.
-pub fn compile(
-    objects: &[Object],
-    environment: &Environment,
-    read_file: &dyn ReadFile,
-) -> (Option<Snapshot>, Vec<Fault>) {
-    let _ = (objects, environment, read_file);
-    (None, Vec::new())
-}
-
-/// Loads and compiles one text of documents, as tests want it.
+/// Loads and compiles one text of documents, without files beside it, as tests want it.
 pub fn snapshot_from_yaml(text: &str) -> Result<Snapshot, Vec<Fault>> {
     let (objects, mut faults) = load(&[(PathBuf::from("site.yaml"), text.to_owned())]);
     let environment =
@@ -59,14 +59,9 @@ pub fn snapshot_from_yaml(text: &str) -> Result<Snapshot, Vec<Fault>> {
     let none = |_: &Path| Err("there are no files here".to_owned());
     let (snapshot, more) = compile(&objects, &environment, &none);
     faults.extend(more);
+    faults.sort();
     match snapshot {
         Some(snapshot) if faults.is_empty() => Ok(snapshot),
         _ => Err(faults),
     }
-}
-
-/// The documents of a small site, as (file name, text): what `posthouse init` writes.
-pub fn render_small_site(hostname: &str, domain: &str, password_hash: &str) -> Vec<(String, String)> {
-    let _ = (hostname, domain, password_hash);
-    Vec::new()
 }
