@@ -28,3 +28,6 @@ pub use mask::mask;
 pub use session::Session;
 
 pub use crate::syntax::{BodyType, MailFrom, Mechanism, Notify, RcptTo, Recipient, Ret};
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,6 @@ impl Session {
             if input.len() < line_max {
                 return Some(Step::Read);
             }
-            input.clear();
             self.moved = true;
             self.state = State::SkipLine;
             self.error("500 5.5.6 authentication line is too long", out);

@@ -192,7 +192,6 @@ impl Session {
         self.state = State::Command;
         self.moved = true;
         let mut answers = answers.into_iter();
-        let mut closing = false;
         for rcpt in std::mem::take(&mut self.pending) {
             match answers.next().unwrap_or_else(|| Err(no_answer())) {
                 Ok(()) => {
@@ -203,13 +202,16 @@ impl Session {
                 }
                 Err(reply) => {
                     write_reply(&reply, out);
-                    closing |= reply.code == 421;
                     self.count_refusal(&reply);
+                    self.end_if(reply.code == 421);
+                    self.check_limits(out);
                 }
             }
+            // Behind a 421 there is nothing to say.
+            if matches!(self.state, State::Closed) {
+                return;
+            }
         }
-        self.end_if(closing);
-        self.check_limits(out);
     }
 
     /// Answers [`Event::Authenticate`] with the name that the user has here, or with a refusal.
@@ -344,7 +346,6 @@ impl Session {
             if input.len() < line_max {
                 return Some(Step::Read);
             }
-            input.clear();
             self.moved = true;
             self.state = State::SkipLine;
             self.error("500 5.5.2 command line is too long", out);
