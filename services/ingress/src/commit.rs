@@ -31,7 +31,7 @@ impl Shell {
         match self.try_message(message, &transaction).await {
             Ok(answer) => answer,
             Err(Refused { reply, reason }) => {
-                let result = if reply.class() == Class::Permanent { "refused" } else { "deferred" };
+                let result = if reply.class() == Class::Permanent { "rejected" } else { "deferred" };
                 self.count_message(result, reason);
                 tracing::info!(listener = self.terms.listener.name, code = reply.code, reason, "message not accepted");
                 MessageAnswer::All(reply)

@@ -109,8 +109,8 @@ async fn serve(
     }
     if refused {
         shell.refuse(&too_many());
-    } else {
-        Box::pin(shell.welcome()).await;
+    } else if !Box::pin(shell.welcome()).await {
+        return;
     }
     shell.run().await;
     drop(seat);

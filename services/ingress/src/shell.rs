@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use futures_util::future::poll_immediate;
 use posthouse_proto::ingress::v1::Direction;
 use posthouse_proto::policy::v1 as policy;
 use smtp::server::{Event, MailFrom, MessageAnswer, RcptTo, Session, Step};
@@ -44,6 +45,8 @@ pub(crate) struct Shell {
     out: Vec<u8>,
     /// Boxed: an idle session has none.
     message: Option<Box<Incoming>>,
+    /// Octets of its text, for those who watch.
+    text_octets: usize,
     timer: Timer,
     drained: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     /// When the node must have drained.
@@ -106,6 +109,7 @@ impl Shell {
             input: BytesMut::new(),
             out: Vec::new(),
             message: None,
+            text_octets: 0,
             last_read: 0,
             header_forbidden: identified.header_forbidden,
             presence,
@@ -119,15 +123,27 @@ impl Shell {
         self.session.refuse(reply, &mut self.out);
     }
 
-    /// Greets, unless policy refuses the session.
-    pub(crate) async fn welcome(&mut self) {
+    /// Greets, unless policy refuses the session; false: the connection is of no use any more.
+    pub(crate) async fn welcome(&mut self) -> bool {
         let request = policy::ConnectRequest { session: Some(self.policy_session()) };
         let asked = timeout(POLICY_TIMEOUT, self.shared.policy.clone().connect(request)).await;
         // Where policy cannot be asked the client is greeted: nothing is taken before policy answers for it.
-        match asked.ok().and_then(Result::ok).and_then(|answer| answer.into_inner().refuse) {
-            Some(refuse) => self.refuse(&wire::refusal(&refuse)),
-            None => self.session.greet(&mut self.out),
+        if let Some(refuse) = asked.ok().and_then(Result::ok).and_then(|answer| answer.into_inner().refuse) {
+            self.refuse(&wire::refusal(&refuse));
+            return true;
         }
+        // Looks without waiting, so that an honest client costs no system call.
+        match poll_immediate(self.stream.read_some(&mut self.input, 0)).await {
+            None => self.session.greet(&mut self.out),
+            Some(Ok(0) | Err(_)) => return false,
+            Some(Ok(_)) if self.header_forbidden && beginning(&self.input) == Beginning::Header => {
+                count_proxy_refusal(&self.terms, ProxyRefusal::Unlisted.reason());
+                return false;
+            }
+            // It talks before the greeting: the session refuses it.
+            Some(Ok(_)) => {}
+        }
+        true
     }
 
     /// Runs until one side closes.
@@ -137,6 +153,7 @@ impl Shell {
             match self.advance(now) {
                 Step::Close => break self.close().await,
                 Step::Event(Event::Chunk(chunk)) => {
+                    self.text_octets += chunk.len();
                     if let Some(message) = &mut self.message {
                         message.push(chunk).await;
                     }
@@ -199,6 +216,7 @@ impl Shell {
             Event::StartTls => return self.flush().await && self.start_tls().await,
             Event::Begin => {
                 self.presence.session.set_state(State::Message);
+                self.text_octets = 0;
                 self.message = Some(Box::new(Incoming::new(&self.shared, &self.terms)));
             }
             // Handled where it arrives.
@@ -210,7 +228,7 @@ impl Shell {
             }
             Event::Abandon(reason) => {
                 self.presence.session.set_state(State::Command);
-                self.count_message("refused", abandon_reason(reason));
+                self.count_message("rejected", abandon_reason(reason));
                 if let Some(message) = self.message.take() {
                     message.abandon().await;
                 }
@@ -224,6 +242,9 @@ impl Shell {
             return MessageAnswer::All(wire::policy_trouble());
         };
         self.presence.session.set_state(State::Commit);
+        if self.shared.hub.is_watched() {
+            self.presence.tell(Direction::Event, format!("message text, {} octets", self.text_octets).as_bytes());
+        }
         self.take_message(*message).await
     }
 
@@ -429,7 +450,7 @@ impl Shell {
 /// A refusal as labels.
 pub(crate) fn refused(reply: &Reply) -> (&'static str, &'static str) {
     let trouble = *reply == wire::policy_trouble();
-    let result = if reply.class() == Class::Permanent { "refused" } else { "deferred" };
+    let result = if reply.class() == Class::Permanent { "rejected" } else { "deferred" };
     (result, if trouble { "trouble" } else { "policy" })
 }
 
