@@ -31,10 +31,13 @@ impl Message {
 
 impl Session {
     /// Answers [`Event::End`]. Called earlier it refuses the message: nothing more of it is handed out, and the client hears the answer in its time.
-    pub fn answer_message(&mut self, answer: MessageAnswer, out: &mut Vec<u8>, _now: Instant) {
+    pub fn answer_message(&mut self, answer: MessageAnswer, out: &mut Vec<u8>, now: Instant) {
         let ended = self.is_owed(Owed::Message);
         match &mut self.message {
-            Some(_) if ended => self.end_message(answer, out),
+            Some(_) if ended => {
+                self.end_message(answer, out);
+                self.since = now;
+            }
             Some(message) if message.open => {
                 message.open = false;
                 message.text.silence();

@@ -23,7 +23,7 @@ pub struct Session {
     pub(super) config: Arc<SessionConfig>,
     started: Instant,
     /// When the wait of this state began.
-    since: Instant,
+    pub(super) since: Instant,
     /// `since` is to be renewed.
     pub(super) moved: bool,
     pub(super) state: State,

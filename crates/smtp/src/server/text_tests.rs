@@ -94,7 +94,8 @@ fn by_the_book(config: &SessionConfig, input: &[u8]) -> Found {
 
 #[test]
 fn only_crlf_dot_crlf_ends_the_text() {
-    let cases: &[(&[u8], Option<&[u8]>, &[u8])] = &[
+    type Case = (&'static [u8], Option<&'static [u8]>, &'static [u8]);
+    let cases: &[Case] = &[
         // input, text where line ends are refused, text where they are normalised
         (b".\r\n", Some(b""), b""),
         (b"a\r\n.\r\n", Some(b"a\r\n"), b"a\r\n"),

@@ -22,7 +22,7 @@ pub fn write_reply(reply: &Reply, out: &mut Vec<u8>) {
     let room = REPLY_LINE_OCTETS_MAX - 6 - prefix.len();
     let mut lines = text
         .split(|byte| *byte == b'\n')
-        .flat_map(|line| line.chunks(room).chain(line.is_empty().then_some(&line[..])))
+        .flat_map(|line| line.chunks(room).chain(line.is_empty().then_some(line)))
         .take(REPLY_LINES_MAX)
         .peekable();
     while let Some(line) = lines.next() {
