@@ -48,7 +48,8 @@ impl Folder {
         let environment = Environment {
             is_root: rustix::process::geteuid().is_root(),
             state_dir: state_dir.to_owned(),
-            working_dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+            // Documents are named as the folder is: relative to where the process was started.
+            working_dir: std::env::current_dir().unwrap_or_default(),
         };
         Self { dir: dir.to_owned(), environment }
     }

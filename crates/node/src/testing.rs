@@ -33,6 +33,7 @@ pub(crate) fn snapshot(version: &str) -> Snapshot {
         transports: BTreeMap::new(),
         certificates: BTreeMap::new(),
         rules: Arc::default(),
+        demo_passwords: BTreeMap::new(),
         files: Vec::new(),
     }
 }

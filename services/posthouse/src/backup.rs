@@ -26,8 +26,7 @@ pub struct BackupArgs {
 pub async fn backup(which: &Which, args: &BackupArgs, out: &mut dyn Write) -> Outcome {
     let mut reached = reach::queue(which).await?;
     let target = prepare(&args.target, &reached.state_dir)?;
-    let store = target.join(queue::STORE_FOLDER);
-    let directory = store.to_str().ok_or_else(|| Failure::new(Code::Usage, "the name of the folder is not UTF-8"))?;
+    let directory = target.to_str().ok_or_else(|| Failure::new(Code::Usage, "the name of the folder is not UTF-8"))?;
     let answer = reached.queue.backup(BackupRequest { directory: directory.to_owned() }).await?.into_inner();
     copy_folder(&reached.state_dir.join(KEYS), &target.join(KEYS)).context("the certificates cannot be copied")?;
     writeln!(out, "{}, {} to {}", count(answer.messages, "message"), size(answer.bytes), target.display())?;
@@ -45,13 +44,9 @@ fn prepare(target: &Path, state_dir: &Path) -> Result<PathBuf, Failure> {
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(target).map_err(failed)?;
     let target = target.canonicalize().map_err(failed)?;
-    let store = target.join(queue::STORE_FOLDER);
-    std::fs::DirBuilder::new().mode(0o700).create(&store).map_err(failed)?;
     let owner = std::fs::metadata(state_dir).map_err(failed)?;
     if rustix::process::geteuid().is_root() {
-        for path in [&target, &store] {
-            std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
-        }
+        std::os::unix::fs::chown(&target, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
     }
     Ok(target)
 }
@@ -100,6 +95,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("new");
         prepare(&target, dir.path()).unwrap();
+        std::fs::write(target.join("x"), "").unwrap();
         assert_eq!(prepare(&target, dir.path()).unwrap_err().code, Code::CannotCreate);
     }
 }

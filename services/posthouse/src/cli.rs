@@ -146,7 +146,7 @@ pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
         return finish_sendmail(sendmail::main(arguments.split_off(2)));
     }
     if arguments.get(1).is_some_and(|command| command == "deliver-as") {
-        return delivery::as_user::main();
+        return delivery::as_user::main(io::stdin(), io::stdout());
     }
     let ended = Cli::try_parse_from(arguments).map(|cli| dispatch(cli.command));
     match ended {

@@ -73,8 +73,8 @@ fn arrives_in(snapshot: &Snapshot, user: &str, state_dir: &Path) -> Option<PathB
         TransportKind::Mbox { path, .. } => (path, ""),
         _ => return None,
     };
-    let (local, domain) = (user.address.local_part(), user.address.domain().as_str());
-    let path = path.replace("%u", &format!("{local}@{domain}")).replace("%n", local).replace("%d", domain);
+    let (local, domain) = (user.address.local().to_lowercase(), user.address.domain().as_str());
+    let path = path.replace("%u", &user.address.key()).replace("%n", &local).replace("%d", domain);
     let path = state_dir.join(path);
     Some(if inside.is_empty() { path } else { path.join(inside) })
 }

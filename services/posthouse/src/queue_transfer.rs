@@ -224,7 +224,7 @@ pub async fn import(which: &Which, args: &ImportArgs, out: &mut dyn Write) -> Ou
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
         .collect();
     envelopes.sort();
-    let mut reached = reach::queue(which).await?;
+    let mut reached = reach::queue_or_new(which).await?;
     let (mut taken, mut present) = (0, 0);
     for path in &envelopes {
         let text = std::fs::read(path).with_context(|| path.display().to_string())?;

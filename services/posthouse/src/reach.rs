@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
 use node::admin_socket::SocketError;
-use node::{Clock, Peer, StateDir, Wire};
+use node::{Clock, StateDir, Wire};
 use posthouse_proto::ingress::v1::ingress_client::IngressClient;
 use posthouse_proto::queue::v1::queue_client::QueueClient;
 
@@ -52,30 +51,52 @@ pub struct Reached {
     pub queue: QueueClient<Wire>,
     /// The state folder.
     pub state_dir: PathBuf,
-    /// Whether the platform runs.
-    pub runs: bool,
     /// Keeps a platform from starting over our work.
     _held: Option<StateDir>,
 }
 
 /// Reaches the queue of a platform, running or not.
 pub async fn queue(which: &Which) -> Result<Reached, Failure> {
+    reach(which, Absent::IsAnError).await
+}
+
+/// As [`queue`]; where there is no queue yet, one is made.
+pub async fn queue_or_new(which: &Which) -> Result<Reached, Failure> {
+    reach(which, Absent::IsMade).await
+}
+
+/// What a missing queue means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    IsAnError,
+    IsMade,
+}
+
+async fn reach(which: &Which, absent: Absent) -> Result<Reached, Failure> {
     let state_dir = which.state_dir()?;
     match node::admin_socket::connect(&state_dir, Clock::system()).await {
-        Ok(wire) => Ok(Reached { queue: client(wire), state_dir, runs: true, _held: None }),
-        Err(SocketError::NotRunning(_)) => offline(state_dir).await,
+        Ok(wire) => Ok(Reached { queue: client(wire), state_dir, _held: None }),
+        Err(SocketError::NotRunning(_)) => offline(state_dir, absent).await,
         Err(error) => Err(Failure { code: Code::Unavailable, error: error.into() }),
     }
 }
 
-async fn offline(state_dir: PathBuf) -> Result<Reached, Failure> {
-    if !state_dir.join(queue::STORE_FOLDER).is_dir() {
+async fn offline(state_dir: PathBuf, absent: Absent) -> Result<Reached, Failure> {
+    let is_there = state_dir.join(queue::FOLDER).is_dir();
+    if !is_there && absent == Absent::IsAnError {
         let text = format!("{} is no state folder of a platform: name it with --state DIR", state_dir.display());
         return Err(Failure::new(Code::Unavailable, text));
     }
-    let held = StateDir::hold(&state_dir).map_err(|error| Failure { code: Code::Unavailable, error: error.into() })?;
-    let node = queue::open_offline(held.path()).await.context("the queue cannot be opened")?;
-    Ok(Reached { queue: client(node.wire(Peer::Queue)), state_dir, runs: false, _held: Some(held) })
+    let unavailable = |error: anyhow::Error| Failure { code: Code::Unavailable, error };
+    let held = StateDir::hold(&state_dir).map_err(|error| unavailable(error.into()))?;
+    let clock = Clock::system();
+    let server = if is_there {
+        queue::open_offline(held.path(), clock.clone()).await
+    } else {
+        queue::create_offline(held.path(), clock.clone()).await
+    };
+    let server = server.map_err(|error| unavailable(error.into()))?;
+    Ok(Reached { queue: client(Wire::to_server(server, clock)), state_dir, _held: Some(held) })
 }
 
 /// Reaches the sessions of a platform that runs.

@@ -102,9 +102,11 @@ fn password() -> String {
     bytes.iter().map(|byte| char::from(PASSWORD_ALPHABET[usize::from(byte & 31)])).collect()
 }
 
-/// Writes the custom resource definitions.
+/// Writes the custom resource definitions: a stream of documents, as `kubectl apply -f -` reads it. JSON is YAML.
 pub fn crds(out: &mut dyn Write) -> Outcome {
-    writeln!(out, "{}", resources::crds())?;
+    for crd in resources::crds() {
+        writeln!(out, "---\n{}", serde_json::to_string_pretty(&crd)?)?;
+    }
     Ok(())
 }
 
