@@ -23,6 +23,8 @@ const SELF_SIGNED: &str = "self-signed";
 const COMMAND_LINE_MIN: u64 = 512;
 /// RFC 5321 section 4.5.3.1.6.
 const TEXT_LINE_MIN: u64 = 1000;
+/// Name of the built-in listener of `posthouse sendmail`, which ingress opens.
+const SENDMAIL_LISTENER: &str = "sendmail";
 
 pub(super) type Certificates = BTreeMap<String, Arc<Certificate>>;
 type Listeners = BTreeMap<String, Arc<Listener>>;
@@ -59,6 +61,11 @@ impl<'a> Compiler<'a> {
                 listeners.insert(object.name.clone(), Arc::new(listener));
             }
         }
+        if platform.is_none_or(|spec| spec.sendmail.socket) {
+            let name = platform.and_then(|spec| spec.policy_ref.as_deref()).unwrap_or(policies::BUILT_IN);
+            let policy = policies.get(name).cloned().unwrap_or_default();
+            rules.entry(SENDMAIL_LISTENER.to_owned()).or_insert_with(|| sendmail_rules(policy));
+        }
         (listeners, rules, certificates)
     }
 
@@ -73,11 +80,19 @@ impl<'a> Compiler<'a> {
 
     fn endpoint(&mut self, object: &Object, spec: &MailListenerSpec) -> Endpoint {
         if let Some(socket) = &spec.socket {
-            let others =
-                [("address", spec.address.is_some()), ("addresses", !spec.addresses.is_empty()), ("port", spec.port.is_some())];
+            let others = [
+                ("address", spec.address.is_some()),
+                ("addresses", !spec.addresses.is_empty()),
+                ("port", spec.port.is_some()),
+            ];
             for (field, _) in others.iter().filter(|(_, given)| *given) {
                 let what = format!("socket and {field} are both given");
-                self.fault(object, &spec_path(field), what, "keep one of them: a listener is a Unix socket or a TCP port");
+                self.fault(
+                    object,
+                    &spec_path(field),
+                    what,
+                    "keep one of them: a listener is a Unix socket or a TCP port",
+                );
             }
             if socket.is_empty() {
                 self.fault(object, &spec_path("socket"), "socket is empty", "write the path of a Unix socket");
@@ -342,6 +357,17 @@ fn listener_rules(spec: &MailListenerSpec, listener: &Listener, policy: Arc<Poli
         loopback_is_local: listener.loopback_is_local,
         auth_required: listener.auth.required,
         hold_to_own_addresses: spec.hold_to_own_addresses.unwrap_or(is_submission),
+    }
+}
+
+/// Programs of this host: the kernel says who they are, and they write in the name of whom they serve.
+fn sendmail_rules(policy: Arc<Policy>) -> ListenerRules {
+    ListenerRules {
+        tags: Vec::new(),
+        policy,
+        loopback_is_local: true,
+        auth_required: false,
+        hold_to_own_addresses: false,
     }
 }
 
