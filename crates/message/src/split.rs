@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn a_message_is_parted_at_its_first_empty_line_wherever_it_is_cut() {
         let long = format!("A: {}\r\n\r\nx", "a".repeat(200));
-        let cases: &[(&str, Result<(&str, &str), HeaderFault>)] = &[
+        type Parts = Result<(&'static str, &'static str), HeaderFault>;
+        let cases: &[(&str, Parts)] = &[
             ("A: b\r\n\r\nbody\r\n\r\nmore", Ok(("A: b\r\n", "body\r\n\r\nmore"))),
             ("A: b\r\n c\r\n\r\n", Ok(("A: b\r\n c\r\n", ""))),
             ("A: b\r\n", Ok(("A: b\r\n", ""))),
