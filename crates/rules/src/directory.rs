@@ -120,7 +120,9 @@ fn find_exactly<'a>(
             let Some(row) = rows.first() else { return Ok(None) };
             let mailbox = match row.get("user").map(str::trim).filter(|user| !user.is_empty()) {
                 Some(user) => parse_value(table, user, &domain.name)?,
-                None => primary.clone(),
+                // The key is what Dovecot and this process agree on; the case that was written is not.
+                None => Address::from_parts(&primary.local().to_lowercase(), primary.domain().clone())
+                    .unwrap_or_else(|_| primary.clone()),
             };
             Ok(Some(Entry::Row { row, rows, mailbox, table }))
         }

@@ -193,10 +193,10 @@ pub(crate) fn cost_of(stored: &str) -> Option<&str> {
     let hash = stored.hash();
     let fields = match stored {
         Stored::Plain(_) => return Some(""),
-        Stored::ShaCrypt(hash) if hash.contains("$rounds=") => 3,
-        Stored::ShaCrypt(_) => 2,
-        Stored::Bcrypt(_) => 3,
-        Stored::Argon2id(_) => 4,
+        Stored::ShaCrypt(hash) if hash.contains("$rounds=") => 2,
+        Stored::ShaCrypt(_) => 1,
+        Stored::Bcrypt(_) => 2,
+        Stored::Argon2id(_) => 3,
     };
     let end = hash.match_indices('$').nth(fields).map_or(hash.len(), |(at, _)| at);
     hash.get(..end)
