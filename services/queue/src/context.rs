@@ -85,11 +85,14 @@ impl Condition {
         let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
         let Some(health) = &self.inner.health else { return };
-        health.set(PART, match (&state.trouble, &state.low_space) {
-            (Some(trouble), _) => Part::NotReady(trouble.clone()),
-            (None, Some(space)) => Part::Degraded(space.clone()),
-            (None, None) => Part::Ready,
-        });
+        health.set(
+            PART,
+            match (&state.trouble, &state.low_space) {
+                (Some(trouble), _) => Part::NotReady(trouble.clone()),
+                (None, Some(space)) => Part::Degraded(space.clone()),
+                (None, None) => Part::Ready,
+            },
+        );
     }
 
     /// The store failed. Logged when it begins.
@@ -151,10 +154,10 @@ impl Space {
     pub fn is_enough(&self) -> bool {
         let now = self.clock.instant();
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, enough)) = *checked {
-            if now.saturating_duration_since(at) < SPACE_CHECK {
-                return enough;
-            }
+        if let Some((at, enough)) = *checked
+            && now.saturating_duration_since(at) < SPACE_CHECK
+        {
+            return enough;
         }
         let least = self.settings.free_space_min_bytes();
         let enough = match self.free() {

@@ -106,10 +106,9 @@ impl<S: Store, B: BodyStore> Keeper<S, B> {
 
     async fn sweep_older(&self, age: Duration) {
         let now = system_time(self.clock.now());
-        if let Some(until) = now.checked_sub(age) {
-            if let Err(error) = sweep(&*self.store, &*self.bodies, until).await {
-                tracing::warn!(%error, "sweep of body files failed, trying again");
-            }
+        let Some(until) = now.checked_sub(age) else { return };
+        if let Err(error) = sweep(&*self.store, &*self.bodies, until).await {
+            tracing::warn!(%error, "sweep of body files failed, trying again");
         }
     }
 }

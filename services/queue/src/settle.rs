@@ -194,11 +194,16 @@ mod tests {
         Outcome { kind, remote: "mx".into(), reply: "answer".into(), code: String::new() }
     }
 
-    fn check(sender: &str, asked: u32, kind: OutcomeKind, age_h: i64, warned: bool) -> (State, Option<ReportKind>, Settled) {
+    fn check(
+        sender: &str,
+        asked: u32,
+        kind: OutcomeKind,
+        age_h: i64,
+        warned: bool,
+    ) -> (State, Option<ReportKind>, Settled) {
         let recipient = Recipient { address: "a@b.example".into(), notify: asked, ..Recipient::default() };
         let recipients = [DueRecipient { number: 0, recipient, attempts: 0, warned, due: 0 }];
-        let attempt =
-            Attempt { seq: 1, variant: 0, sender, received_at: 0, leased_at: 0, recipients: &recipients };
+        let attempt = Attempt { seq: 1, variant: 0, sender, received_at: 0, leased_at: 0, recipients: &recipients };
         let now = Timestamp::from_unix_ms(age_h * HOUR_MS);
         let settled = settle(&attempt, &[(0, outcome(kind))], &Schedule::default(), now, 9);
         (settled.updates[0].state, settled.report.as_ref().map(|r| r.kind), settled)
@@ -278,8 +283,14 @@ mod tests {
             due: 0,
         };
         let recipients = [of(0, notify::SUCCESS), of(1, 0), of(2, 0)];
-        let attempt =
-            Attempt { seq: 1, variant: 0, sender: "s@a.example", received_at: 0, leased_at: 0, recipients: &recipients };
+        let attempt = Attempt {
+            seq: 1,
+            variant: 0,
+            sender: "s@a.example",
+            received_at: 0,
+            leased_at: 0,
+            recipients: &recipients,
+        };
         let results = [
             (0, outcome(OutcomeKind::Delivered { relayed: true, into_mailbox: false })),
             (1, outcome(OutcomeKind::Failed)),

@@ -10,8 +10,8 @@ use types::MessageId;
 
 use crate::dispatch::{Handout, Limit, Token};
 use crate::model::{
-    Body, Content, Event, FIELD_MAX_BYTES, HEADERS_MAX_BYTES, Origin, Outcome, OutcomeKind, REPLY_MAX_BYTES,
-    RECIPIENTS_MAX, Recipient, ReportKey, State, StoredRecipient, StoredReport, Variant,
+    Body, Content, Event, FIELD_MAX_BYTES, HEADERS_MAX_BYTES, Origin, Outcome, OutcomeKind, RECIPIENTS_MAX,
+    REPLY_MAX_BYTES, Recipient, ReportKey, State, StoredRecipient, StoredReport, Variant,
 };
 use crate::store::{Listed, Selection, StoreError};
 use crate::writer::{Accepted, ReportEnd, Settlement};
@@ -175,12 +175,7 @@ pub fn settlement(settlement: proto::Settlement) -> Result<Settlement, Status> {
         (false, true) => ReportEnd::Failed,
         (false, false) => ReportEnd::None,
     };
-    Ok(Settlement {
-        token: token(settlement.lease),
-        results: results.collect::<Result<_, Status>>()?,
-        pause,
-        report,
-    })
+    Ok(Settlement { token: token(settlement.lease), results: results.collect::<Result<_, Status>>()?, pause, report })
 }
 
 fn outcome(outcome: proto::Outcome) -> Option<Outcome> {
@@ -229,7 +224,9 @@ pub fn limits(limits: Vec<proto::RouteLimit>) -> std::collections::HashMap<Arc<s
 pub fn handout(handout: Handout) -> proto::LeaseResponse {
     let deliveries = handout.deliveries.into_iter();
     proto::LeaseResponse {
-        deliveries: deliveries.map(|(token, transport, route, content)| delivery(token, &transport, &route, content)).collect(),
+        deliveries: deliveries
+            .map(|(token, transport, route, content)| delivery(token, &transport, &route, content))
+            .collect(),
         reports: handout.reports.into_iter().map(|(token, owed)| report(token, owed)).collect(),
     }
 }
@@ -377,4 +374,3 @@ pub fn event(event: Event) -> proto::Event {
 pub fn chunk(chunk: Bytes) -> proto::ReadBodyResponse {
     proto::ReadBodyResponse { chunk }
 }
-

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::state::Token;
+use super::leases::Token;
 use crate::model::{Content, StoredReport};
 
 /// Credit that one holder can pile up.

@@ -7,8 +7,11 @@
 //! A read of the store runs beside commits and is old when it arrives. So a recipient that is read is taken only if it
 //! is not leased now, and if nothing happened to its message since the read began (`State::touched`).
 
+mod handing;
 mod holders;
+mod leases;
 mod recent;
+mod routes;
 mod run;
 mod state;
 
@@ -18,8 +21,9 @@ use node::Clock;
 use tokio::sync::Notify;
 
 pub use holders::{Handout, Limit};
+pub use leases::{Token, Work};
 pub use run::run;
-pub use state::{State, Token, Work};
+pub use state::State;
 
 /// How long a lease lives without Extend.
 pub const LEASE: std::time::Duration = std::time::Duration::from_secs(60);

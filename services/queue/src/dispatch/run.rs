@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use node::Drain;
 
-use super::state::{Picked, Plan};
 use super::Dispatch;
+use super::handing::{Picked, Plan};
 use crate::model::{Content, key};
 use crate::store::{Pick, Store};
 use crate::writer::Writer;

@@ -35,7 +35,9 @@ impl<S: Store, B: BodyStore> Service<S, B> {
             match request.step {
                 Some(Step::Chunk(chunk)) => {
                     if chunk.len() > CHUNK_MAX_BYTES {
-                        return Err(Status::invalid_argument(format!("a chunk is larger than {CHUNK_MAX_BYTES} bytes")));
+                        return Err(Status::invalid_argument(format!(
+                            "a chunk is larger than {CHUNK_MAX_BYTES} bytes"
+                        )));
                     }
                     if incoming.bytes == 0 {
                         self.has_room()?;

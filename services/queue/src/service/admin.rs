@@ -196,7 +196,8 @@ impl<S: Store, B: BodyStore> Service<S, B> {
             by_message.entry(&one.message_id).or_default().push(one.recipient.recipient.address.clone());
         }
         let events = change.event().map_or_else(Vec::new, |kind| {
-            let text = |(id, addresses): (&str, Vec<String>)| (id.to_owned(), kind, events::changed(reason, &addresses));
+            let text =
+                |(id, addresses): (&str, Vec<String>)| (id.to_owned(), kind, events::changed(reason, &addresses));
             by_message.into_iter().map(text).collect()
         });
         let reports = match change == Change::Remove && report {

@@ -82,10 +82,7 @@ impl<S: Store, B: BodyStore> Queue for Service<S, B> {
         self.stream_body(request.into_inner()).await.map(Response::new)
     }
 
-    async fn settle(
-        &self,
-        request: Request<proto::SettleRequest>,
-    ) -> Result<Response<proto::SettleResponse>, Status> {
+    async fn settle(&self, request: Request<proto::SettleRequest>) -> Result<Response<proto::SettleResponse>, Status> {
         let settlements = request.into_inner().settlements;
         if settlements.len() > SETTLEMENTS_MAX {
             return Err(Status::invalid_argument(format!("more than {SETTLEMENTS_MAX} settlements")));
@@ -99,10 +96,7 @@ impl<S: Store, B: BodyStore> Queue for Service<S, B> {
         Ok(Response::new(proto::SettleResponse { answers: answers.into_iter().map(answer).collect() }))
     }
 
-    async fn extend(
-        &self,
-        request: Request<proto::ExtendRequest>,
-    ) -> Result<Response<proto::ExtendResponse>, Status> {
+    async fn extend(&self, request: Request<proto::ExtendRequest>) -> Result<Response<proto::ExtendResponse>, Status> {
         let leases = wire::tokens(request.into_inner().leases);
         let instant = self.inner.clock.instant();
         let mut state = self.inner.dispatch.lock();
@@ -126,10 +120,7 @@ impl<S: Store, B: BodyStore> Queue for Service<S, B> {
         self.change(request.into_inner(), admin::Change::Hold).await.map(Response::new)
     }
 
-    async fn release(
-        &self,
-        request: Request<proto::ChangeRequest>,
-    ) -> Result<Response<proto::ChangeResponse>, Status> {
+    async fn release(&self, request: Request<proto::ChangeRequest>) -> Result<Response<proto::ChangeResponse>, Status> {
         self.change(request.into_inner(), admin::Change::Release).await.map(Response::new)
     }
 

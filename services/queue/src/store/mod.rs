@@ -154,6 +154,9 @@ pub struct Pick {
     pub numbers: Vec<u32>,
 }
 
+/// A report, or the number of one that cannot be read and the reason.
+pub type ReadReport = Result<StoredReport, (i64, String)>;
+
 /// Which recipients a person means. Conditions are joined by AND; what is empty does not filter.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
@@ -222,10 +225,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Result<Option<Content>, String>>, StoreError>> + Send;
 
     /// Obligations by due time, due or not; one that cannot be read comes as `(number, reason)`.
-    fn reports(
-        &self,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<Result<StoredReport, (i64, String)>>, StoreError>> + Send;
+    fn reports(&self, limit: u32) -> impl Future<Output = Result<Vec<ReadReport>, StoreError>> + Send;
 
     /// One message by id.
     fn message(&self, id: &str) -> impl Future<Output = Result<Option<MessageMeta>, StoreError>> + Send;

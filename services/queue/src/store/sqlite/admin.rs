@@ -9,10 +9,10 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::read::{recipient, variant};
 use super::{SqliteStore, classify};
-use crate::model::{Content, Event, MessageMeta, Origin, RouteId, Seq, State, StoredRecipient, StoredReport, Variant, seq_of};
+use crate::model::{Content, Event, MessageMeta, Origin, RouteId, Seq, State, StoredRecipient, Variant, seq_of};
 use crate::store::{
-    BackedUp, HeadRow, Listed, Loaded, Pick, Selected, Selection, Store, StoreError, StoredRoute, TraceBy, Write,
-    Written,
+    BackedUp, HeadRow, Listed, Loaded, Pick, ReadReport, Selected, Selection, Store, StoreError, StoredRoute, TraceBy,
+    Write, Written,
 };
 
 const META: &str = "SELECT seq, id, received_at, body_bytes, body_file, body_type, smtp_utf8, header_message_id, origin
@@ -42,7 +42,8 @@ fn meta(row: &SqliteRow) -> Result<MessageMeta, sqlx::Error> {
 }
 
 fn stored_recipient(row: &SqliteRow) -> Result<StoredRecipient, sqlx::Error> {
-    let text = |n: usize| -> Result<String, sqlx::Error> { Ok(row.try_get::<Option<String>, _>(n)?.unwrap_or_default()) };
+    let text =
+        |n: usize| -> Result<String, sqlx::Error> { Ok(row.try_get::<Option<String>, _>(n)?.unwrap_or_default()) };
     Ok(StoredRecipient {
         key: row.try_get(0)?,
         variant: row.try_get(1)?,
@@ -212,7 +213,7 @@ impl Store for SqliteStore {
         self.read_contents(picks).await
     }
 
-    async fn reports(&self, limit: u32) -> Result<Vec<Result<StoredReport, (i64, String)>>, StoreError> {
+    async fn reports(&self, limit: u32) -> Result<Vec<ReadReport>, StoreError> {
         self.read_reports(limit).await
     }
 
@@ -226,8 +227,10 @@ impl Store for SqliteStore {
 
     async fn body(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
         let mut held = self.for_people().await?;
-        let body: Result<Option<Vec<u8>>, _> =
-            sqlx::query_scalar("SELECT body FROM bodies WHERE seq = ?").bind(seq).fetch_optional(held.connection()?).await;
+        let body: Result<Option<Vec<u8>>, _> = sqlx::query_scalar("SELECT body FROM bodies WHERE seq = ?")
+            .bind(seq)
+            .fetch_optional(held.connection()?)
+            .await;
         Ok(body.map_err(|error| held.failed(&error))?.map(Bytes::from))
     }
 

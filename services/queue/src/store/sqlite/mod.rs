@@ -137,7 +137,8 @@ impl SqliteStore {
         let mut connection = options.connect().await.map_err(|error| classify(&error))?;
         let failed = |error: sqlx::Error| classify(&error);
         // What was asked for may be refused silently, for example by a file system without shared memory.
-        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.map_err(failed)?;
+        let mode: String =
+            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.map_err(failed)?;
         let synchronous: i64 =
             sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.map_err(failed)?;
         if mode != "wal" || synchronous != 2 {
@@ -165,12 +166,8 @@ impl SqliteStore {
             return Ok(());
         }
         // A connection of its own: a checkpoint shuts out neither readers nor the writer.
-        let mut connection = self
-            .options()
-            .synchronous(SqliteSynchronous::Full)
-            .connect()
-            .await
-            .map_err(|error| classify(&error))?;
+        let mut connection =
+            self.options().synchronous(SqliteSynchronous::Full).connect().await.map_err(|error| classify(&error))?;
         let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut connection).await;
         let row = row.map_err(|error| classify(&error))?;
         let (log, done): (i64, i64) = (row.get(1), row.get(2));

@@ -8,8 +8,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Row, SqliteConnection};
 
 use super::{SqliteStore, classify};
-use crate::model::{Content, DueRecipient, Recipient, ReportKey, ReportKind, RouteId, StoredReport, Variant, key, number_of, seq_of};
-use crate::store::{HeadRow, Loaded, Pick, StoreError, StoredRoute};
+use crate::model::{
+    Content, DueRecipient, Recipient, ReportKey, ReportKind, RouteId, StoredReport, Variant, key, number_of, seq_of,
+};
+use crate::store::{HeadRow, Loaded, Pick, ReadReport, StoreError, StoredRoute};
 
 const HEADS: &str = "SELECT route, due, rkey, variant, bytes FROM recipients
     WHERE route = ? AND state = 0 ORDER BY due, rkey LIMIT ?;";
@@ -133,10 +135,7 @@ impl SqliteStore {
         }
     }
 
-    pub(super) async fn read_reports(
-        &self,
-        limit: u32,
-    ) -> Result<Vec<Result<StoredReport, (i64, String)>>, StoreError> {
+    pub(super) async fn read_reports(&self, limit: u32) -> Result<Vec<ReadReport>, StoreError> {
         let mut held = self.for_leases().await?;
         let rows = sqlx::query(
             "SELECT r.number, r.seq, r.variant, r.kind, r.due, r.attempts, r.expires_at, r.recipients,

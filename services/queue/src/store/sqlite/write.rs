@@ -21,7 +21,7 @@ const FINISHED: i64 = 5;
 /// Everything that a group may write. Empty arrays cost next to nothing, and one text stays prepared.
 ///
 /// A message that is not inserted (its id is here, or has been; the report that it fulfils is not owed any more) leaves
-/// no rows in the other tables either.
+/// no rows in the other tables either. (`coalesce`: octets of length zero are bound as NULL.)
 const GROUP: &str = "
 BEGIN IMMEDIATE;
 
@@ -37,11 +37,11 @@ AND (value ->> 9 IS NULL OR EXISTS (
 ON CONFLICT DO NOTHING RETURNING 1, seq;
 
 INSERT INTO variants (vkey, sender, envid, dsn_return, header)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, substr(?, value ->> 4, value ->> 5)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, coalesce(substr(?, value ->> 4, value ->> 5), x'')
 FROM json_each(?) WHERE EXISTS (SELECT 1 FROM messages WHERE seq = (value ->> 0) >> 16);
 
 INSERT INTO bodies (seq, body)
-SELECT value ->> 0, substr(?, value ->> 1, value ->> 2)
+SELECT value ->> 0, coalesce(substr(?, value ->> 1, value ->> 2), x'')
 FROM json_each(?) WHERE EXISTS (SELECT 1 FROM messages WHERE seq = value ->> 0);
 
 INSERT INTO recipients
@@ -305,8 +305,7 @@ impl SqliteStore {
 
     pub(super) async fn write_nothing(&self) -> Result<(), StoreError> {
         let mut held = self.writer().await?;
-        let result =
-            sqlx::query("UPDATE meta SET value = value WHERE key = 'epoch'").execute(held.connection()?).await;
+        let result = sqlx::query("UPDATE meta SET value = value WHERE key = 'epoch'").execute(held.connection()?).await;
         result.map(drop).map_err(|error| held.failed(&error))
     }
 }

@@ -1,157 +1,31 @@
-//! The one task that writes: all that waits becomes one transaction.
-//!
-//! A group forms while the one before is on its way to disk, never by a timer: a lonely operation waits for nobody.
+//! The writer's task.
 
 use std::sync::Arc;
 
 use node::Clock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use types::Timestamp;
 
+use super::prepare::{prepare_accept, prepare_change, prepare_settle};
+use super::{Answer, Op, Reply, WAITING_MAX, Writer};
 use crate::bodies::BodyStore;
 use crate::context::{Cleaner, Condition, Settings};
-use crate::dispatch::{Dispatch, State, Token, Work};
-use crate::events;
-use crate::model::{
-    Body, Event, NewMessage, NewRecipient, Origin, Outcome, Recipient, ReportKey, RouteId, State as RecipientState, Variant, seq_of,
-};
-use crate::settle::{Attempt, settle};
-use crate::store::{NewReport, NewRoute, RecipientChange, RecipientUpdate, ReportLater, Store, StoreError, Write, Written};
+use crate::dispatch::{Dispatch, State, Work};
+use crate::model::{Body, NewMessage, RouteId};
+use crate::store::{RecipientChange, RecipientUpdate, Store, StoreError, Write, Written};
 
 /// Operations of one group.
 const GROUP_MAX: usize = 512;
 /// Octets of bodies and header sections of one group.
 const GROUP_BYTES: u64 = 16 << 20;
-/// Operations that wait for the writer; whoever comes then waits to be let in.
-const WAITING_MAX: usize = 1024;
-/// Attempts to submit a report before it is dropped: five days by the default schedule.
-const REPORT_ATTEMPTS_MAX: u32 = 36;
-
-/// A message that ingress has committed; it has no number yet.
-#[derive(Debug)]
-pub struct Accepted {
-    pub id: String,
-    pub received_at: i64,
-    pub body: Body,
-    pub body_bytes: u64,
-    pub body_type: i32,
-    pub smtp_utf8: bool,
-    pub origin: Origin,
-    pub header_message_id: String,
-    pub variants: Vec<Variant>,
-    /// With the variant of each.
-    pub recipients: Vec<(u32, Recipient)>,
-    pub report: Option<ReportKey>,
-}
-
-/// What became of a lease.
-#[derive(Debug)]
-pub struct Settlement {
-    pub token: Token,
-    pub results: Vec<(u32, Outcome)>,
-    pub pause: Option<std::time::Duration>,
-    pub report: ReportEnd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportEnd {
-    None,
-    Failed,
-    Dropped,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    Recorded,
-    Stale,
-}
-
-/// Changes that people make, and what follows of them.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// With the route of each.
-    pub changes: Vec<(RecipientChange, RouteId)>,
-    /// Message id, kind, text.
-    pub events: Vec<(String, &'static str, String)>,
-    /// Their numbers are given by the writer.
-    pub reports: Vec<NewReport>,
-}
-
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-enum Op {
-    Accept(Box<Accepted>, Reply<bool>),
-    Settle(Vec<Settlement>, Reply<Vec<Answer>>),
-    Change(Changes, Option<Reply<Vec<i64>>>),
-    DropReport(i64),
-    Probe(oneshot::Sender<()>),
-}
-
-/// The way to the writer. Cloning is cheap.
-#[derive(Clone)]
-pub struct Writer {
-    ops: mpsc::Sender<Op>,
-}
-
-/// The writer is gone with the process's end.
-fn gone() -> StoreError {
-    StoreError::Trouble("the queue has stopped".to_owned())
-}
-
-impl Writer {
-    /// Makes a message durable. `true`: its id was here already, and nothing was written.
-    pub async fn accept(&self, accepted: Accepted) -> Result<bool, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.ops.send(Op::Accept(Box::new(accepted), reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-
-    /// Records results. Durable on return; one answer per settlement.
-    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Answer>, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.ops.send(Op::Settle(settlements, reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-
-    /// Makes changes durable. Returns the keys of those that took place.
-    pub async fn change(&self, changes: Changes) -> Result<Vec<i64>, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.ops.send(Op::Change(changes, Some(reply))).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-
-    /// Holds recipients that cannot be read, soon.
-    pub fn set_aside(&self, keys: Vec<(i64, RouteId)>, reason: String) {
-        let hold = |(key, route)| {
-            let (from, to) = (RecipientState::Open, RecipientState::Held);
-            (RecipientChange { key, from, to, due: None, reason: reason.clone() }, route)
-        };
-        let changes = Changes { changes: keys.into_iter().map(hold).collect(), ..Changes::default() };
-        // A full channel means a busy store: the message is passed over in this run all the same.
-        let _ = self.ops.try_send(Op::Change(changes, None));
-    }
-
-    /// Drops an obligation that cannot be read, soon.
-    pub fn drop_report(&self, number: i64) {
-        let _ = self.ops.try_send(Op::DropReport(number));
-    }
-
-    /// Lets the writer find out whether trouble is over.
-    pub async fn probe(&self) {
-        let (reply, answer) = oneshot::channel();
-        if self.ops.send(Op::Probe(reply)).await.is_ok() {
-            let _ = answer.await;
-        }
-    }
-}
 
 /// An operation that is ready to be written, and what happens when it was.
-struct Prepared {
-    write: Write,
-    then: Then,
+pub(super) struct Prepared {
+    pub(super) write: Write,
+    pub(super) then: Then,
 }
 
-enum Then {
+pub(super) enum Then {
     Accept { message: Arc<NewMessage>, reply: Reply<bool> },
     Settle { ends: Vec<End>, answers: Vec<Answer>, reply: Reply<Vec<Answer>> },
     Change { changes: Vec<(RecipientChange, RouteId)>, reply: Option<Reply<Vec<i64>>> },
@@ -159,7 +33,7 @@ enum Then {
 }
 
 /// A lease that ends with a settle.
-struct End {
+pub(super) struct End {
     number: i64,
     updates: Vec<RecipientUpdate>,
 }
@@ -211,14 +85,14 @@ impl<S: Store, B: BodyStore> Task<S, B> {
 
     /// Writes one group and answers everybody in it.
     async fn group(&self, ops: &mut Vec<Op>) {
-        if let Some(reason) = self.condition.troubled() {
-            if let Err(error) = self.recover().await {
-                tracing::debug!(%error, "store is still in trouble");
-                for op in ops.drain(..) {
-                    refuse(op, &StoreError::Trouble(reason.clone()));
-                }
-                return;
+        if self.condition.troubled().is_some()
+            && let Err(error) = self.recover().await
+        {
+            tracing::debug!(%error, "store is still in trouble");
+            for op in ops.drain(..) {
+                refuse(op, &error);
             }
+            return;
         }
         let (now, instant) = (self.clock.now(), self.clock.instant());
         let mut writes = Vec::with_capacity(ops.len());
@@ -281,7 +155,7 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                         continue;
                     };
                     answers.push(Answer::Recorded);
-                    let updates = self.prepare_settle(&work, &settlement, state, now, &mut write);
+                    let updates = prepare_settle(&self.settings, &work, &settlement, state, now, &mut write);
                     if let (Some(pause), Work::Delivery(leased)) = (settlement.pause, &work) {
                         state.pause(leased.route, instant + pause);
                     }
@@ -306,63 +180,6 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                 // Trouble was looked into before the group was prepared.
                 let _ = reply.send(());
                 None
-            }
-        }
-    }
-
-    fn prepare_settle(
-        &self,
-        work: &Work,
-        settlement: &Settlement,
-        state: &mut State,
-        now: Timestamp,
-        write: &mut Write,
-    ) -> Vec<RecipientUpdate> {
-        match work {
-            Work::Delivery(leased) => {
-                if settlement.results.is_empty() {
-                    return Vec::new();
-                }
-                let attempt = Attempt {
-                    seq: leased.seq,
-                    variant: leased.variant,
-                    sender: &leased.sender,
-                    received_at: leased.received_at,
-                    leased_at: leased.leased_at,
-                    recipients: &leased.recipients,
-                };
-                let schedule = self.settings.schedule(&leased.transport);
-                let settled = settle(&attempt, &settlement.results, &schedule, now, leased.number);
-                for (kind, text) in settled.events {
-                    write.events.push(event(state, leased.id.clone(), now, kind, text));
-                }
-                write.reports.extend(settled.report);
-                write.finish.push(leased.seq);
-                write.updates.extend(settled.updates.iter().cloned());
-                settled.updates
-            }
-            Work::Report(report) => {
-                let attempts = report.attempts + 1;
-                let drop = settlement.report == ReportEnd::Dropped || attempts >= REPORT_ATTEMPTS_MAX;
-                match settlement.report {
-                    ReportEnd::None => {}
-                    _ if drop => {
-                        let text = events::report_dropped(report.number, attempts);
-                        write.events.push(event(state, report.message_id.clone(), now, "report", text));
-                        write.reports_done.push(report.number);
-                        write.finish.push(report.seq);
-                    }
-                    _ => {
-                        let schedule = schedule::Schedule::default();
-                        let wait = match schedule.next(attempts, std::time::Duration::ZERO) {
-                            schedule::Next::RetryIn(wait) => wait,
-                            schedule::Next::GiveUp => schedule.delay_max,
-                        };
-                        let due = now.plus(wait).unix_ms();
-                        write.reports_later.push(ReportLater { number: report.number, due, attempts });
-                    }
-                }
-                Vec::new()
             }
         }
     }
@@ -503,67 +320,4 @@ fn refuse(op: Op, error: &StoreError) {
         Op::Probe(reply) => drop(reply.send(())),
         Op::Change(_, None) | Op::DropReport(_) => {}
     }
-}
-
-fn event(state: &mut State, message_id: String, now: Timestamp, kind: &str, text: String) -> Event {
-    let number = state.number();
-    Event { message_id, number, at: now.unix_ms(), kind: kind.to_owned(), text, only_with: None }
-}
-
-fn prepare_accept(accepted: Accepted, state: &mut State, now: Timestamp, reply: Reply<bool>) -> Prepared {
-    let text = events::received(&accepted);
-    let seq = state.seq();
-    let mut routes: Vec<NewRoute> = Vec::new();
-    let mut recipients = Vec::with_capacity(accepted.recipients.len());
-    for (variant, mut recipient) in accepted.recipients {
-        let (route, new) = state.route(&recipient.transport, &recipient.route);
-        if let Some((transport, name)) = state.route_names(route) {
-            // One copy of the names for all mail of the route.
-            (recipient.transport, recipient.route) = (transport, name);
-        }
-        if let Some(new) = new.filter(|new| !routes.iter().any(|route| route.route == new.route)) {
-            routes.push(new);
-        }
-        recipients.push(NewRecipient { variant, route, recipient });
-    }
-    let received = Event { only_with: Some(seq), ..event(state, accepted.id.clone(), now, "received", text) };
-    let mut write = Write { routes, events: vec![received], ..Write::default() };
-    if let Some(key) = &accepted.report {
-        write.reports_done.push(key.number);
-        write.finish_ids.push(key.message_id.clone());
-        let text = events::report_sent(key.number, &accepted.id);
-        let sent = event(state, key.message_id.clone(), now, "report", text);
-        write.events.push(Event { only_with: Some(seq), ..sent });
-    }
-    let message = Arc::new(NewMessage {
-        seq,
-        id: accepted.id,
-        received_at: accepted.received_at,
-        due: now.unix_ms(),
-        body: accepted.body,
-        body_bytes: accepted.body_bytes,
-        body_type: accepted.body_type,
-        smtp_utf8: accepted.smtp_utf8,
-        origin: accepted.origin,
-        header_message_id: accepted.header_message_id,
-        variants: accepted.variants,
-        recipients,
-        report: accepted.report,
-    });
-    write.message = Some(Arc::clone(&message));
-    Prepared { write, then: Then::Accept { message, reply } }
-}
-
-fn prepare_change(changes: Changes, reply: Option<Reply<Vec<i64>>>, state: &mut State, now: Timestamp) -> Prepared {
-    let mut write = Write { changes: changes.changes.iter().map(|(c, _)| c.clone()).collect(), ..Write::default() };
-    write.finish = write.changes.iter().map(|change| seq_of(change.key)).collect();
-    write.finish.dedup();
-    for (message_id, kind, text) in changes.events {
-        write.events.push(event(state, message_id, now, kind, text));
-    }
-    for report in changes.reports {
-        let number = state.number();
-        write.reports.push(NewReport { number, ..report });
-    }
-    Prepared { write, then: Then::Change { changes: changes.changes, reply } }
 }
