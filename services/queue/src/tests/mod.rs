@@ -1,6 +1,6 @@
 //! The service through its generated client, over a wire, with a clock that the test turns.
 //!
-//! Every test is generic over [`Bench`]: another store runs the same suite.
+//! Tests reach the store through `kit::Bench` only, but for `trouble`, which damages SQLite on purpose.
 
 mod accept;
 mod admin;
