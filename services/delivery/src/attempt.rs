@@ -56,7 +56,8 @@ async fn try_deliver(context: &Context, delivery: pb::Delivery) -> pb::Settlemen
             None
         }
     };
-    pb::Settlement { lease, results: results.into_iter().map(wire::result).collect(), pause, ..Default::default() }
+    let results = results.into_iter().map(wire::result).collect();
+    pb::Settlement { lease, results, pause, ..Default::default() }
 }
 
 /// A transport that is gone defers and says so; when it is back, so is its mail.

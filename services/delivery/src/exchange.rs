@@ -20,7 +20,7 @@ pub(crate) struct Message<'a> {
 /// How a transaction ended.
 pub(crate) enum Exchanged {
     /// Every recipient has a result. The session may rest.
-    Answered(Vec<(u32, AttemptResult)>, Connection),
+    Answered(Vec<(u32, AttemptResult)>, Box<Connection>),
     /// A session that had rested was gone before it heard a word: nothing has happened.
     Stale,
 }
@@ -60,7 +60,7 @@ impl Message<'_> {
         let results = self.recipients.iter().zip(answers).map(|(recipient, answer)| {
             (recipient.number, to_result(&answer, &connection.remote, self.protocol, passes_dsn))
         });
-        Exchanged::Answered(results.collect(), connection)
+        Exchanged::Answered(results.collect(), Box::new(connection))
     }
 
     /// All of a small message leaves in one write, with the final dot.
@@ -119,7 +119,9 @@ impl Message<'_> {
 fn body_of(job: &Job) -> Body {
     match (job.body_type, &job.body) {
         (BodyType::Binarymime, _) => Body::Binary,
-        (BodyType::BodyType8bitmime, BodySource::Inline(body)) if body.is_ascii() && job.header.is_ascii() => Body::SevenBit,
+        (BodyType::BodyType8bitmime, BodySource::Inline(body)) if body.is_ascii() && job.header.is_ascii() => {
+            Body::SevenBit
+        }
         (BodyType::BodyType8bitmime, _) => Body::EightBit,
         (BodyType::BodyType7bit | BodyType::Unspecified, _) => Body::SevenBit,
     }
@@ -154,12 +156,9 @@ fn to_result_of(answer: &Answer, outcome: Outcome, remote: &str) -> AttemptResul
             reply: format!("{} {enhanced} {}", reply.code, reply.text()).trim_end().to_owned(),
             enhanced,
         },
-        AnsweredBy::Us => AttemptResult {
-            outcome,
-            remote: String::new(),
-            reply: format!("{} ({remote})", reply.text()),
-            enhanced,
-        },
+        AnsweredBy::Us => {
+            AttemptResult { outcome, remote: String::new(), reply: format!("{} ({remote})", reply.text()), enhanced }
+        }
     }
 }
 

@@ -86,7 +86,9 @@ pub(crate) async fn send(context: &Context, plan: &Plan<'_>, message: &Message<'
         let key = Key { transport: message.job.transport.name.clone(), host: format!("{}:{}", host.name, host.port) };
         while let Some(rested) = context.pool.take(&key, &message.job.transport) {
             match message.exchange(context, rested, true).await {
-                Exchanged::Answered(results, connection) => return answered(context, message, key, results, connection),
+                Exchanged::Answered(results, connection) => {
+                    return answered(context, message, key, results, connection);
+                }
                 Exchanged::Stale => {}
             }
         }
@@ -99,7 +101,9 @@ pub(crate) async fn send(context: &Context, plan: &Plan<'_>, message: &Message<'
         };
         for address in addresses {
             if addresses_left == 0 || is_late(message.job, context.node.clock()) {
-                failures.transient.get_or_insert_with(|| AttemptResult::deferred(4, 1, "no time left to try more hosts"));
+                failures
+                    .transient
+                    .get_or_insert_with(|| AttemptResult::deferred(4, 1, "no time left to try more hosts"));
                 break;
             }
             addresses_left -= 1;
@@ -129,9 +133,9 @@ pub(crate) fn answered(
     message: &Message<'_>,
     key: Key,
     results: Vec<(u32, AttemptResult)>,
-    connection: Connection,
+    connection: Box<Connection>,
 ) -> Attempt {
-    context.pool.put(key, &message.job.transport, connection);
+    context.pool.put(key, &message.job.transport, *connection);
     results.into()
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use node::{Node, Wire};
 use posthouse_proto::policy::v1::policy_client::PolicyClient;
 use posthouse_proto::queue::v1::queue_client::QueueClient;
-use posthouse_proto::queue::v1::{BodyType, DsnReturn, LeaseToken};
+use posthouse_proto::queue::v1::{BodyType, DsnReturn};
 use resources::snapshot::Transport;
 use types::{Address, EnhancedCode, Reply, Timestamp};
 
@@ -30,7 +30,6 @@ pub(crate) struct Context {
 
 /// One leased delivery: one message for the due recipients of one route.
 pub(crate) struct Job {
-    pub(crate) lease: LeaseToken,
     pub(crate) message_id: String,
     pub(crate) variant: u32,
     /// From the snapshot that is in force when the attempt begins.
@@ -74,8 +73,6 @@ pub(crate) struct JobRecipient {
     pub(crate) notify: u32,
     /// The address that the outside wrote to; empty: the same.
     pub(crate) delivered_to: String,
-    /// Before this one.
-    pub(crate) attempts: u32,
 }
 
 impl Job {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use node::Part;
 use posthouse_proto::queue::v1::{ExtendRequest, LeaseRequest, LeaseResponse, LeaseToken, Settlement};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -44,7 +45,6 @@ enum Left {
 
 /// Runs until the drain is over.
 pub(crate) async fn run(context: Context) {
-    let _working = context.node.drain().guard();
     let settler = Arc::new(Settler::new());
     let (settlements, waiting) = mpsc::channel(SETTLEMENTS_MAX);
     let recorder = tokio::spawn({
@@ -80,6 +80,8 @@ impl Loop {
                 Left::Ended(Ok(())) => tracing::info!("queue ended the lease stream"),
                 Left::Ended(Err(status)) => tracing::warn!(%status, "lease stream broke off"),
             }
+            let trouble = "the queue hands out no deliveries now".to_owned();
+            self.context.node.health().set("delivery", Part::Degraded(trouble));
             if took_anything {
                 wait = RECONNECT_FIRST;
             }
@@ -116,6 +118,7 @@ impl Loop {
             },
             () = node.drain().begun() => return Left::Drain,
         };
+        node.health().set("delivery", Part::Ready);
         loop {
             tokio::select! {
                 response = stream.message() => match response {

@@ -49,7 +49,12 @@ pub enum StartError {}
 pub async fn start(node: &Node) -> Result<(), StartError> {
     let context = context(node);
     node.health().set("delivery", Part::Ready);
-    tokio::spawn(lease::run(context));
+    // Held from now on: a drain that begins before the task does is waited for, too.
+    let working = node.drain().guard();
+    tokio::spawn(async move {
+        lease::run(context).await;
+        drop(working);
+    });
     Ok(())
 }
 

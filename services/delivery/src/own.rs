@@ -24,7 +24,11 @@ pub(crate) fn judge(address: IpAddr, port: u16, refuse: &[IpNet], snapshot: &Sna
         return Ours::Refuse(AttemptResult::failed(1, 10, format!("{address} takes no mail: it is no public address")));
     }
     if refused {
-        return Ours::Refuse(AttemptResult::failed(4, 4, format!("{address} is in a network that is not delivered to")));
+        return Ours::Refuse(AttemptResult::failed(
+            4,
+            4,
+            format!("{address} is in a network that is not delivered to"),
+        ));
     }
     if is_us(address, port, snapshot) {
         return Ours::Refuse(loops_back());
@@ -46,5 +50,8 @@ fn is_us(address: IpAddr, port: u16, snapshot: &Snapshot) -> bool {
 }
 
 fn listens(port: u16, snapshot: &Snapshot) -> bool {
-    snapshot.listeners.values().any(|listener| matches!(&listener.endpoint, Endpoint::Tcp { port: ours, .. } if *ours == port))
+    snapshot
+        .listeners
+        .values()
+        .any(|listener| matches!(&listener.endpoint, Endpoint::Tcp { port: ours, .. } if *ours == port))
 }

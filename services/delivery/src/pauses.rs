@@ -54,7 +54,7 @@ mod tests {
             warn_after: None,
         };
         let (pauses, usual, quick) = (Pauses::default(), schedule(300, 14_400), schedule(1, 3));
-        let mut rest = |schedule: &Schedule| pauses.failed("t", "r", schedule).as_secs();
+        let rest = |schedule: &Schedule| pauses.failed("t", "r", schedule).as_secs();
         assert_eq!([rest(&usual), rest(&usual), rest(&usual)], [60, 120, 240]);
         assert_eq!((0..100).map(|_| rest(&usual)).max(), Some(900));
         pauses.reached("t", "r");

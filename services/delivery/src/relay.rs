@@ -66,12 +66,14 @@ fn client(context: &Context, relay: &Relay) -> ClientConfig {
 
 type Found<'a> = (Vec<Host>, &'a [IpNet]);
 
-async fn find_hosts<'a>(context: &Context, relay: &'a Relay, domain: Option<&Domain>) -> Result<Found<'a>, AttemptResult> {
+async fn find_hosts<'a>(
+    context: &Context,
+    relay: &'a Relay,
+    domain: Option<&Domain>,
+) -> Result<Found<'a>, AttemptResult> {
     match (&relay.to, domain) {
         (RelayTo::Hosts(smart), _) => Ok((smart.iter().map(named).collect(), &[])),
-        (RelayTo::Mx { port, refuse }, Some(domain)) => {
-            Ok((by_mx(context, domain, *port).await?, refuse.as_slice()))
-        }
+        (RelayTo::Mx { port, refuse }, Some(domain)) => Ok((by_mx(context, domain, *port).await?, refuse.as_slice())),
         (RelayTo::HostTable { table, mx_port, refuse }, Some(domain)) => {
             let snapshot = context.node.snapshots().current();
             let listed = in_table(&snapshot, table, domain)?;
@@ -157,7 +159,9 @@ async fn by_mx(context: &Context, domain: &Domain, port: u16) -> Result<Vec<Host
                 Err(fault) => Err(domain_fault(domain, &fault)),
             }
         }
-        Ok(all) => in_order(all, us.as_str(), &mut rand::rng(), domain).map(|names| names.into_iter().map(host).collect()),
+        Ok(all) => {
+            in_order(all, us.as_str(), &mut rand::rng(), domain).map(|names| names.into_iter().map(host).collect())
+        }
         Err(fault) => Err(domain_fault(domain, &fault)),
     }
 }
@@ -184,7 +188,11 @@ fn in_order(
     }
     all.retain(|mx| !mx.host.is_empty());
     if all.iter().all(|mx| mx.host == "localhost") {
-        return Err(AttemptResult::failed(1, 10, format!("domain {domain} takes no mail (its mail host is localhost)")));
+        return Err(AttemptResult::failed(
+            1,
+            10,
+            format!("domain {domain} takes no mail (its mail host is localhost)"),
+        ));
     }
     if let Some(ours) = all.iter().filter(|mx| mx.host == us).map(|mx| mx.preference).min() {
         all.retain(|mx| mx.preference < ours);

@@ -75,14 +75,17 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        let (six, four) =
-            future::join(self.lookup(host, RecordType::AAAA), self.lookup(host, RecordType::A)).await;
+        let (six, four) = future::join(self.lookup(host, RecordType::AAAA), self.lookup(host, RecordType::A)).await;
         let addresses = |answers: &Result<Vec<RData>, DnsFault>| -> Vec<IpAddr> {
-            answers.iter().flatten().filter_map(|data| match data {
-                RData::A(address) => Some(IpAddr::V4(address.0)),
-                RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                _ => None,
-            }).collect()
+            answers
+                .iter()
+                .flatten()
+                .filter_map(|data| match data {
+                    RData::A(address) => Some(IpAddr::V4(address.0)),
+                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                    _ => None,
+                })
+                .collect()
         };
         let found = in_turn(addresses(&six), addresses(&four));
         if found.is_empty() {

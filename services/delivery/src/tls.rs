@@ -18,8 +18,10 @@ pub(crate) struct TlsConfigs {
     unverified: OnceLock<Arc<ClientConfig>>,
     system: OnceLock<Arc<ClientConfig>>,
     /// By the PEM that they were made from.
-    own: Mutex<Vec<(Arc<[u8]>, Arc<ClientConfig>)>>,
+    own: Mutex<Vec<Own>>,
 }
+
+type Own = (Arc<[u8]>, Arc<ClientConfig>);
 
 /// No configuration can be made: trouble of ours.
 #[derive(Debug, thiserror::Error)]

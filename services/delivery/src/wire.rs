@@ -11,7 +11,11 @@ use types::{Address, Timestamp};
 use crate::job::{AttemptResult, BodySource, Job, JobRecipient, Outcome};
 
 /// A delivery as it was leased: the recipients that can be attempted, and results of those that cannot.
-pub(crate) fn job(delivery: pb::Delivery, transport: Arc<Transport>, deadline: Instant) -> (Job, Vec<(u32, AttemptResult)>) {
+pub(crate) fn job(
+    delivery: pb::Delivery,
+    transport: Arc<Transport>,
+    deadline: Instant,
+) -> (Job, Vec<(u32, AttemptResult)>) {
     let (ret, body_type) = (delivery.dsn_return(), delivery.body_type());
     let mut damaged = Vec::new();
     let sender = match delivery.sender.as_str() {
@@ -28,7 +32,6 @@ pub(crate) fn job(delivery: pb::Delivery, transport: Arc<Transport>, deadline: I
     }
     let body = if delivery.body_inline { BodySource::Inline(delivery.body) } else { BodySource::Queue };
     let job = Job {
-        lease: delivery.lease.unwrap_or_default(),
         message_id: delivery.message_id,
         variant: delivery.variant,
         transport,
@@ -61,7 +64,6 @@ fn recipient(due: pb::DueRecipient) -> Result<JobRecipient, u32> {
         orcpt: (!recipient.original.is_empty()).then_some(recipient.original),
         notify: recipient.notify,
         delivered_to: recipient.delivered_to,
-        attempts: due.attempts,
     })
 }
 
