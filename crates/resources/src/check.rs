@@ -48,12 +48,7 @@ pub(crate) fn check_known<'a>(
     }
 }
 
-fn unknown<'a>(
-    key: &str,
-    meant: Option<&str>,
-    known: impl Iterator<Item = &'a str>,
-    path: &FieldPath,
-) -> FieldFault {
+fn unknown<'a>(key: &str, meant: Option<&str>, known: impl Iterator<Item = &'a str>, path: &FieldPath) -> FieldFault {
     let remedy = match meant {
         Some(name) => format!("did you mean {name}?"),
         None => format!("remove it; known here are {}", known.collect::<Vec<_>>().join(", ")),

@@ -60,6 +60,7 @@ fn at(file: &Path, place: Place, what: impl Into<String>, remedy: impl Into<Stri
 fn object(document: Document, file: &Arc<PathBuf>, faults: &mut Vec<Fault>) -> Option<Object> {
     let Document { value, mut places } = document;
     let digest = Sha256::digest(value.to_string()).into();
+    let demo_password = demo_password(&value);
     let mut mended = Mended::default();
     let object = match value {
         Value::Null => None,
@@ -80,7 +81,22 @@ fn object(document: Document, file: &Arc<PathBuf>, faults: &mut Vec<Fault>) -> O
     }
     let (kind, name, spec) = object?;
     let places = Arc::new(places);
-    Some(Object { kind, name, spec, file: Arc::clone(file), places, is_doubtful: mended.is_doubtful, digest })
+    Some(Object {
+        kind,
+        name,
+        spec,
+        file: Arc::clone(file),
+        places,
+        is_doubtful: mended.is_doubtful,
+        digest,
+        demo_password,
+    })
+}
+
+/// The annotation `posthouse.dev/demo-password`: what `posthouse run` may print, because it is printed in the document.
+fn demo_password(value: &Value) -> Option<String> {
+    let annotations = &value["metadata"]["annotations"];
+    annotations["posthouse.dev/demo-password"].as_str().map(str::to_owned)
 }
 
 fn typed(mut fields: Map<String, Value>, mended: &mut Mended) -> Option<(Kind, String, Spec)> {
@@ -320,5 +336,14 @@ fn guess(text: &str, file: &Arc<PathBuf>) -> Option<Object> {
     let name = after.map(|line| line.trim_start_matches("metadata:")).find_map(|line| value_of(line, "name"))?;
     let digest = Sha256::digest(text).into();
     let (spec, places) = (Spec::Faulty, Arc::new(Places::default()));
-    Some(Object { kind: Kind::of(&kind)?, name, spec, file: Arc::clone(file), places, is_doubtful: true, digest })
+    Some(Object {
+        kind: Kind::of(&kind)?,
+        name,
+        spec,
+        file: Arc::clone(file),
+        places,
+        is_doubtful: true,
+        digest,
+        demo_password: None,
+    })
 }

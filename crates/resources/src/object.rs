@@ -120,6 +120,8 @@ pub struct Object {
     pub(crate) is_doubtful: bool,
     /// Of everything that the document says.
     pub(crate) digest: [u8; 32],
+    /// Of a Secret that is an example: the password that everybody may know.
+    pub(crate) demo_password: Option<String>,
 }
 
 impl Object {

@@ -28,6 +28,9 @@ pub struct Snapshot {
     pub certificates: BTreeMap<String, Arc<Certificate>>,
     /// For decisions.
     pub rules: Arc<RuleSet>,
+    /// Passwords of example sites by the address of their user: printed in the documents (annotation
+    /// `posthouse.dev/demo-password` of the Secret), so `posthouse run` may print them as well.
+    pub demo_passwords: BTreeMap<String, String>,
     /// Files beside the documents that the snapshot was made from (file tables, certificates): watched with them.
     pub files: Vec<PathBuf>,
 }

@@ -74,7 +74,8 @@ fn parts(text: &str) -> Vec<(usize, &str)> {
     let (mut start, mut start_line, mut has_content) = (0, 0, false);
     let mut at = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        let begins = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let begins =
+            line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if begins && has_content {
             parts.push((start_line, &text[start..at]));
             (start, start_line) = (at, number);

@@ -9,6 +9,19 @@ use resources::{Environment, Fault, Snapshot, compile, load, render_small_site};
 const HASH: &str =
     "$6$Posthouse$6ruv6AbqWTosvrUi8ujg7zb3wROQsi8FJ9FvzNaxACrwEVQPgG.M21O/M/mBoeYk3FB09LPJmEqAGPGmSi38f.";
 
+const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: alice\n";
+/// The example tells its password, to people and to `posthouse run`.
+const PUBLISHED_SECRET: &str = "\
+# Here the password is change-me. So change it: everybody has read this file.
+apiVersion: v1
+kind: Secret
+metadata:
+  name: alice
+  annotations:
+    # posthouse run prints it in what to try next. Remove this line with the password.
+    posthouse.dev/demo-password: change-me
+";
+
 fn environment() -> Environment {
     Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/work") }
 }
@@ -31,6 +44,7 @@ fn the_small_site_compiles_without_faults() {
     let (snapshot, faults) = compile_files(&small_site());
     assert_eq!(faults, []);
     let snapshot = snapshot.unwrap();
+    assert!(snapshot.demo_passwords.is_empty());
     assert_eq!(snapshot.resources, 7);
     assert_eq!(snapshot.platform.hostname.as_str(), "mx1.example.org");
     assert_eq!(snapshot.platform.admin, Some(([127, 0, 0, 1], 9090).into()));
@@ -55,16 +69,19 @@ fn the_example_is_the_small_site_of_example_org() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/small-site");
     for (name, text) in small_site() {
         let path = folder.join(&name);
-        let expected = text.replace(
-            "apiVersion: v1\n",
-            "# Here the password is: change-me\n# So change it: everybody has read this file.\napiVersion: v1\n",
-        );
+        let expected = text.replace(SECRET, PUBLISHED_SECRET);
         if std::env::var_os("POSTHOUSE_WRITE").is_some() {
             std::fs::write(&path, &expected).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap();
         assert_eq!(found, expected, "{} is stale: run the test with POSTHOUSE_WRITE=1", path.display());
     }
+    let names = small_site().into_iter().map(|(name, _)| name);
+    let files: Vec<_> = names.map(|name| (name.clone(), std::fs::read_to_string(folder.join(name)).unwrap())).collect();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), files.len());
+    let (snapshot, faults) = compile_files(&files);
+    assert_eq!(faults, []);
+    assert_eq!(snapshot.unwrap().demo_passwords["alice@example.org"], "change-me");
 }
 
 #[test]

@@ -25,7 +25,8 @@ impl Compiler<'_> {
                 Some(pem) => parts.push(pem.clone()),
                 None => {
                     let what = format!("Secret {name} has no key {key:?}");
-                    let remedy = format!("add it at {}: a certificate is tls.crt and tls.key, both PEM", object.place());
+                    let remedy =
+                        format!("add it at {}: a certificate is tls.crt and tls.key, both PEM", object.place());
                     self.fault(from, path, what, remedy);
                 }
             }
@@ -84,7 +85,12 @@ impl Compiler<'_> {
         };
         let count = CertificateDer::pem_slice_iter(&pem).filter(Result::is_ok).count();
         if count == 0 {
-            self.fault(from, &place, "there is no certificate in the authorities", "give PEM: -----BEGIN CERTIFICATE-----");
+            self.fault(
+                from,
+                &place,
+                "there is no certificate in the authorities",
+                "give PEM: -----BEGIN CERTIFICATE-----",
+            );
             return None;
         }
         Some(pem)
@@ -98,14 +104,18 @@ fn check_pair(certificate: &Certificate) -> Result<(), (&'static str, &'static s
     if chain.is_empty() {
         return Err(("there is no certificate in it", "give PEM: -----BEGIN CERTIFICATE-----, leaf first"));
     }
-    let key = PrivateKeyDer::from_pem_slice(&certificate.key_pem)
-        .map_err(|_| ("there is no private key in it", "give PEM: -----BEGIN PRIVATE KEY-----, without a pass phrase"))?;
+    let key = PrivateKeyDer::from_pem_slice(&certificate.key_pem).map_err(|_| {
+        ("there is no private key in it", "give PEM: -----BEGIN PRIVATE KEY-----, without a pass phrase")
+    })?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     match CertifiedKey::from_der(chain, key, &provider) {
         Ok(_) => Ok(()),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(("the key does not belong to the certificate", "give the key that the certificate was made for, leaf first"))
+        Err(rustls::Error::InconsistentKeys(_)) => Err((
+            "the key does not belong to the certificate",
+            "give the key that the certificate was made for, leaf first",
+        )),
+        Err(_) => {
+            Err(("certificate or key cannot be used", "give an X.509 certificate and an RSA, ECDSA or Ed25519 key"))
         }
-        Err(_) => Err(("certificate or key cannot be used", "give an X.509 certificate and an RSA, ECDSA or Ed25519 key")),
     }
 }

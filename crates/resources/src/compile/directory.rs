@@ -9,7 +9,7 @@ use super::{Compiler, spec_path};
 use crate::kinds::{MailDomainSpec, MailUserSpec};
 use crate::object::{Kind, Object, Spec};
 use crate::path::FieldPath;
-use crate::values::{check_password_hash, DomainName};
+use crate::values::{DomainName, check_password_hash};
 
 /// Domains and users.
 #[derive(Default)]

@@ -49,10 +49,10 @@ impl<'a> Compiler<'a> {
             let endpoint = self.endpoint(object, spec);
             self.check_taken(object, spec, &endpoint, &mut taken);
             let listener = self.listener(object, spec, endpoint, platform, &mut certificates);
-            let policy = spec.policy_ref.as_deref().map(|name| {
+            let policy = spec.policy_ref.as_deref();
+            if let Some(name) = policy {
                 self.policy_reference(object, &spec_path("policyRef"), name);
-                name
-            });
+            }
             let name = policy.or(platform.and_then(|spec| spec.policy_ref.as_deref())).unwrap_or(policies::BUILT_IN);
             // A policy that is not there refuses everything: it must not fail open.
             let policy = policies.get(name).cloned().unwrap_or_default();

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rules::RuleSet;
-use tables::Tables;
 use sha2::{Digest, Sha256};
+use tables::Tables;
 
 use crate::fault::Fault;
 use crate::object::{Data, Kind, Object, Spec};
@@ -64,8 +64,7 @@ impl<'a> Compiler<'a> {
             match compiler.by_name.entry((object.kind, &object.name)) {
                 std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(object)),
                 std::collections::btree_map::Entry::Occupied(entry) => {
-                    let what =
-                        format!("there is another {} {} at {}", object.kind, object.name, entry.get().place());
+                    let what = format!("there is another {} {} at {}", object.kind, object.name, entry.get().place());
                     compiler.faults.push(object.fault(&name_path(), what, "rename or remove one of them"));
                 }
             }
@@ -95,7 +94,10 @@ impl<'a> Compiler<'a> {
             domains: directory.domains,
             users: directory.users,
             tables,
-            transports: transports.iter().map(|(name, transport)| (name.clone(), transports::route_by(transport))).collect(),
+            transports: transports
+                .iter()
+                .map(|(name, transport)| (name.clone(), transports::route_by(transport)))
+                .collect(),
             relay_transport: spec.relay_transport.clone(),
             limits: platform::expansion_limits(spec),
         };
@@ -107,8 +109,19 @@ impl<'a> Compiler<'a> {
             transports,
             certificates,
             rules: Arc::new(rules),
+            demo_passwords: self.demo_passwords(),
             files: self.files.iter().cloned().collect(),
         })
+    }
+
+    /// By the address of the MailUser whose Secret carries the annotation.
+    fn demo_passwords(&self) -> BTreeMap<String, String> {
+        let of_user = |object: &Object| {
+            let Spec::User(spec) = &object.spec else { return None };
+            let secret = self.find(Kind::Secret, &spec.password_secret_ref.as_ref()?.name)?;
+            Some((spec.address.0.to_string(), secret.demo_password.clone()?))
+        };
+        self.objects.iter().filter_map(of_user).collect()
     }
 
     /// Of everything that went in; the order of documents and files does not matter.
@@ -144,8 +157,7 @@ impl<'a> Compiler<'a> {
     /// Objects of a kind in the order in which they were read, without second ones of the same name.
     fn of_kind(&self, kind: Kind) -> Vec<&'a Object> {
         let is_first = |object: &&Object| {
-            object.name.is_empty()
-                || self.find(kind, &object.name).is_some_and(|first| std::ptr::eq(first, *object))
+            object.name.is_empty() || self.find(kind, &object.name).is_some_and(|first| std::ptr::eq(first, *object))
         };
         self.objects.iter().filter(|object| object.kind == kind).filter(is_first).collect()
     }

@@ -69,10 +69,7 @@ impl<'a> Compiler<'a> {
 }
 
 pub(super) fn expansion_limits(spec: &MailPlatformSpec) -> ExpansionLimits {
-    ExpansionLimits {
-        depth_max: spec.expansion.depth_max as usize,
-        results_max: spec.expansion.results_max as usize,
-    }
+    ExpansionLimits { depth_max: spec.expansion.depth_max as usize, results_max: spec.expansion.results_max as usize }
 }
 
 pub(super) fn build(name: &str, spec: &MailPlatformSpec, environment: &Environment) -> Platform {

@@ -104,13 +104,11 @@ impl<'a> Compiler<'a> {
         let mut criteria = Vec::new();
         if let Some(matches) = &rule.matches {
             let place = path.key("match");
-            let (written, is_ours) = written(matches);
-            self.criteria(object, &place, &written, is_ours, false, &mut criteria);
-            if let Some(not) = &matches.not {
-                let (written, is_ours) = written_not(not);
-                self.criteria(object, &place.key("not"), &written, is_ours, true, &mut criteria);
-            }
-            if criteria.is_empty() {
+            let (holds, is_ours) = written(matches);
+            let (holds_not, is_not_ours) = matches.not.as_ref().map(written_not).unwrap_or_default();
+            self.criteria(object, &place, &holds, is_ours, false, &mut criteria);
+            self.criteria(object, &place.key("not"), &holds_not, is_not_ours, true, &mut criteria);
+            if holds.is_empty() && holds_not.is_empty() && is_ours.or(is_not_ours).is_none() {
                 let what = "match holds no criterion, so the rule would always match";
                 self.fault(object, &place, what, "add a criterion, or remove match");
             }
@@ -236,13 +234,7 @@ impl<'a> Compiler<'a> {
         Some(Source::Networks(networks))
     }
 
-    fn action(
-        &mut self,
-        object: &Object,
-        path: &FieldPath,
-        action: &RuleAction,
-        tables: &Tables,
-    ) -> Option<Action> {
+    fn action(&mut self, object: &Object, path: &FieldPath, action: &RuleAction, tables: &Tables) -> Option<Action> {
         let given = [
             ("accept", action.accept.is_some()),
             ("deliver", action.deliver.is_some()),

@@ -112,7 +112,12 @@ impl Compiler<'_> {
         let first = query.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         let place = path.key("query");
         if !matches!(first.as_str(), "SELECT" | "WITH") {
-            self.fault(object, &place, "the query does not select anything", "write SELECT ... FROM ... WHERE ... = '%u'");
+            self.fault(
+                object,
+                &place,
+                "the query does not select anything",
+                "write SELECT ... FROM ... WHERE ... = '%u'",
+            );
             return None;
         }
         if let Some(variable) = bad_variable(query, "und") {
@@ -137,7 +142,8 @@ impl Compiler<'_> {
     pub(super) fn address_table(&mut self, object: &Object, path: &FieldPath, name: &str, tables: &Tables) {
         self.reference(object, path, Kind::MailTable, name);
         let Some(Table::Static(table)) = tables.get(name).map(AsRef::as_ref) else { return };
-        let mut rows: Vec<(&str, &Vec<String>)> = table.exact.iter().map(|(key, values)| (key.as_str(), values)).collect();
+        let mut rows: Vec<(&str, &Vec<String>)> =
+            table.exact.iter().map(|(key, values)| (key.as_str(), values)).collect();
         rows.sort();
         if let Some((key, _)) = rows.iter().find(|(_, values)| values.is_empty()) {
             let what = format!("MailTable {name} has no address for {key:?}");

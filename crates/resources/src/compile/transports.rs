@@ -8,8 +8,8 @@ use schedule::Schedule;
 
 use super::{Compiler, bad_variable, spec_path};
 use crate::kinds::{
-    ClientTlsModeSpec, ClientTlsSpec, FileTransport, LmtpTransport, MailTransportSpec,
-    ProgramTransport, RelayMx, RelayTransport, Retry, VerifySpec,
+    ClientTlsModeSpec, ClientTlsSpec, FileTransport, LmtpTransport, MailTransportSpec, ProgramTransport, RelayMx,
+    RelayTransport, Retry, VerifySpec,
 };
 use crate::object::{Kind, Object, Spec};
 use crate::path::FieldPath;
@@ -118,7 +118,12 @@ impl Compiler<'_> {
             }
             [first, second, ..] => {
                 let what = format!("the transport has {first} and {second}");
-                self.fault(object, &spec_path(second), what, "keep one of them; write a second MailTransport for the other");
+                self.fault(
+                    object,
+                    &spec_path(second),
+                    what,
+                    "keep one of them; write a second MailTransport for the other",
+                );
             }
         }
         if let Some(lmtp) = &spec.lmtp {

@@ -31,7 +31,7 @@ pub struct MailDomainSpec {
     /// Details in addresses, as in user+detail@domain.
     #[serde(default)]
     pub sub_address: SubAddress,
-    /// A MailTable with more users than the MailUsers: asked for an address, its rows hold `password`, and may hold `user` (the mailbox) and `forward`.
+    /// A MailTable with more users than the MailUsers: asked for an address, its rows hold `password`, and may hold `user` (the mailbox), `forward` and `keep_copy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_table: Option<String>,
     /// A MailTable from addresses, or local parts, to addresses: asked before the users.

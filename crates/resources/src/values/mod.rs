@@ -2,6 +2,9 @@
 //!
 //! Each has a `format` in the schema by which the loader finds every faulty one of a document at once.
 
+mod choice;
+mod password;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -12,6 +15,10 @@ use rules::Pattern;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use types::{Address, Domain};
+
+pub use choice::{Match, TableRef, Texts};
+pub use password::PasswordHash;
+pub(crate) use password::check_password_hash;
 
 /// Why a text is not the value that it should be: what is wrong and what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,53 +128,6 @@ text_value! {
     ReversePath(Option<Address>), "reverse-path", parse: parse_reverse_path, show: show_reverse_path
 }
 
-/// A password hash in a crypt(3) form. Does not print.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(pub rules::Secret);
-
-impl PasswordHash {
-    /// Name of the text form in schemas.
-    pub const FORMAT: &'static str = "password-hash";
-}
-
-impl fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl FromStr for PasswordHash {
-    type Err = ValueError;
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        check_password_hash(text)?;
-        Ok(Self(rules::Secret::new(text)))
-    }
-}
-
-impl Serialize for PasswordHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.reveal())
-    }
-}
-
-impl<'de> Deserialize<'de> for PasswordHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl JsonSchema for PasswordHash {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "PasswordHash".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "password-hash" })
-    }
-}
-
 /// A number of bytes: a number, or a text such as `64Ki` or `50Mi`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
@@ -229,113 +189,6 @@ impl JsonSchema for Size {
     }
 }
 
-/// What a criterion compares with: one value, a list of values, or a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Match {
-    /// `value` or `[value, value]`.
-    Values(Vec<String>),
-    /// `{ table: name }`.
-    Table(String),
-    /// `true` or `false`, where the criterion is a question (`authenticated`).
-    Flag(bool),
-}
-
-impl Match {
-    /// Name of the form in schemas.
-    pub const FORMAT: &'static str = "value-list-or-table";
-}
-
-impl Serialize for Match {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Values(values) => values.serialize(serializer),
-            Self::Table(table) => TableRef { table: table.clone() }.serialize(serializer),
-            Self::Flag(flag) => flag.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Match {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Flag(bool),
-            One(String),
-            List(Vec<String>),
-            Table(TableRef),
-        }
-        Ok(match Either::deserialize(deserializer)? {
-            Either::Flag(flag) => Self::Flag(flag),
-            Either::One(value) => Self::Values(vec![value]),
-            Either::List(values) => Self::Values(values),
-            Either::Table(table) => Self::Table(table.table),
-        })
-    }
-}
-
-impl JsonSchema for Match {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Match".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "x-kubernetes-preserve-unknown-fields": true, "format": "value-list-or-table" })
-    }
-}
-
-/// A table by its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TableRef {
-    /// Name of a MailTable.
-    pub table: String,
-}
-
-/// One text or a list of texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Texts(pub Vec<String>);
-
-impl Texts {
-    /// Name of the form in schemas.
-    pub const FORMAT: &'static str = "value-or-list";
-}
-
-impl Serialize for Texts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            One(String),
-            List(Vec<String>),
-        }
-        Ok(match Either::deserialize(deserializer)? {
-            Either::One(value) => Self(vec![value]),
-            Either::List(values) => Self(values),
-        })
-    }
-}
-
-impl JsonSchema for Texts {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Texts".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "x-kubernetes-preserve-unknown-fields": true, "format": "value-or-list" })
-    }
-}
-
 /// Checks a text against the `format` of a schema; formats that are not ours are taken.
 pub(crate) fn check_format(format: &str, text: &str) -> Result<(), ValueError> {
     match format {
@@ -357,31 +210,46 @@ pub(crate) fn check_format(format: &str, text: &str) -> Result<(), ValueError> {
 
 fn parse_address(text: &str) -> Result<Address, ValueError> {
     Address::parse(text).map_err(|error| {
-        ValueError::new(format!("{text:?} is no mail address: {error}"), "write local-part@domain, as in alice@example.org")
+        ValueError::new(
+            format!("{text:?} is no mail address: {error}"),
+            "write local-part@domain, as in alice@example.org",
+        )
     })
 }
 
 fn parse_domain(text: &str) -> Result<Domain, ValueError> {
     Domain::parse(text).map_err(|error| {
-        ValueError::new(format!("{text:?} is no domain: {error}"), "write a name such as example.org, without a dot at the end")
+        ValueError::new(
+            format!("{text:?} is no domain: {error}"),
+            "write a name such as example.org, without a dot at the end",
+        )
     })
 }
 
 fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map(|net| net.trunc()).map_err(|_| {
-        ValueError::new(format!("{text:?} is no network"), "write an address or a CIDR, as in 192.0.2.0/24 or 2001:db8::/32")
+        ValueError::new(
+            format!("{text:?} is no network"),
+            "write an address or a CIDR, as in 192.0.2.0/24 or 2001:db8::/32",
+        )
     })
 }
 
 fn parse_ip(text: &str) -> Result<IpAddr, ValueError> {
     text.parse().map_err(|_| {
-        ValueError::new(format!("{text:?} is no IP address"), "write an address such as 192.0.2.1 or ::1, without port or name")
+        ValueError::new(
+            format!("{text:?} is no IP address"),
+            "write an address such as 192.0.2.1 or ::1, without port or name",
+        )
     })
 }
 
 fn parse_socket(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| {
-        ValueError::new(format!("{text:?} is no address with a port"), "write address:port, as in 127.0.0.1:9090 or [::1]:9090")
+        ValueError::new(
+            format!("{text:?} is no address with a port"),
+            "write address:port, as in 127.0.0.1:9090 or [::1]:9090",
+        )
     })
 }
 
@@ -479,7 +347,10 @@ fn show_span(span: &Duration) -> String {
 
 fn parse_size(text: &str) -> Result<u64, ValueError> {
     let fault = || {
-        ValueError::new(format!("{text:?} is no size"), "write a number of bytes, possibly with Ki, Mi, Gi or Ti, as in 50Mi")
+        ValueError::new(
+            format!("{text:?} is no size"),
+            "write a number of bytes, possibly with Ki, Mi, Gi or Ti, as in 50Mi",
+        )
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().map_err(|_| fault())?;
@@ -518,71 +389,6 @@ fn parse_reverse_path(text: &str) -> Result<Option<Address>, ValueError> {
 
 fn show_reverse_path(path: &Option<Address>) -> String {
     path.as_ref().map_or_else(|| "<>".to_owned(), ToString::to_string)
-}
-
-/// Checks the form of a hash that Dovecot shares: SHA-512-crypt, bcrypt or argon2id, with or without `{SCHEME}`.
-/// The text is never part of the answer.
-pub(crate) fn check_password_hash(text: &str) -> Result<(), ValueError> {
-    const REMEDY: &str = "make one with posthouse hash-password, or with doveadm pw -s SHA512-CRYPT";
-    let (scheme, hash) = match text.strip_prefix('{') {
-        None => ("CRYPT", text),
-        Some(rest) => rest
-            .split_once('}')
-            .ok_or_else(|| ValueError::new("the password hash has a { without }", REMEDY))?,
-    };
-    let sha512 = hash.starts_with("$6$");
-    let bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| hash.starts_with(prefix));
-    let argon2id = hash.starts_with("$argon2id$");
-    let scheme_fits = match scheme.to_ascii_uppercase().as_str() {
-        "CRYPT" => sha512 || bcrypt || argon2id,
-        "SHA512-CRYPT" => sha512,
-        "BLF-CRYPT" => bcrypt,
-        "ARGON2ID" => argon2id,
-        _ => return Err(ValueError::new(format!("password scheme {{{scheme}}} is not known"), REMEDY)),
-    };
-    if !scheme_fits {
-        let what = "the password hash is not of the form SHA-512-crypt ($6$), bcrypt ($2b$) or argon2id";
-        return Err(ValueError::new(what, REMEDY));
-    }
-    let whole = if sha512 {
-        is_sha512_crypt(hash)
-    } else if bcrypt {
-        is_bcrypt(hash)
-    } else {
-        is_argon2id(hash)
-    };
-    if whole { Ok(()) } else { Err(ValueError::new("the password hash is cut off or damaged", REMEDY)) }
-}
-
-fn is_crypt_text(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'/')
-}
-
-fn is_sha512_crypt(hash: &str) -> bool {
-    let mut parts: Vec<&str> = hash.split('$').skip(2).collect();
-    if let Some(rounds) = parts.first().and_then(|part| part.strip_prefix("rounds=")) {
-        if !rounds.parse::<u32>().is_ok_and(|rounds| (1000..=999_999_999).contains(&rounds)) {
-            return false;
-        }
-        parts.remove(0);
-    }
-    matches!(parts[..], [salt, sum] if salt.len() <= 16 && sum.len() == 86 && is_crypt_text(sum))
-}
-
-fn is_bcrypt(hash: &str) -> bool {
-    let mut parts = hash.split('$').skip(2);
-    let (Some(cost), Some(rest), None) = (parts.next(), parts.next(), parts.next()) else { return false };
-    let cost_fits = cost.len() == 2 && cost.parse::<u32>().is_ok_and(|cost| (4..=31).contains(&cost));
-    cost_fits && rest.len() == 53 && is_crypt_text(rest)
-}
-
-fn is_argon2id(hash: &str) -> bool {
-    let parts: Vec<&str> = hash.split('$').skip(2).collect();
-    let base64 = |text: &str| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
-    };
-    matches!(parts[..], [version, costs, salt, sum]
-        if version == "v=19" && costs.starts_with("m=") && base64(salt) && base64(sum))
 }
 
 #[cfg(test)]
@@ -630,41 +436,6 @@ mod tests {
             let found = text.parse::<HostAndPort>().ok();
             let expected = expected.map(|(host, port)| HostAndPort((host.to_owned(), port)));
             assert_eq!(found, expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn password_hashes_are_of_a_form_that_dovecot_shares() {
-        let sha = format!("$6$saltsalt${}", "a".repeat(86));
-        let rounds = format!("$6$rounds=5000$saltsalt${}", "a".repeat(86));
-        let bcrypt = format!("$2y$10${}", "a".repeat(53));
-        let argon = "$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2g";
-        for good in [
-            sha.clone(),
-            rounds,
-            bcrypt.clone(),
-            argon.to_owned(),
-            format!("{{SHA512-CRYPT}}{sha}"),
-            format!("{{blf-crypt}}{bcrypt}"),
-            format!("{{ARGON2ID}}{argon}"),
-            format!("{{CRYPT}}{sha}"),
-        ] {
-            assert_eq!(check_password_hash(&good), Ok(()), "{good}");
-        }
-        for bad in [
-            "".to_owned(),
-            "change-me".to_owned(),
-            "{PLAIN}change-me".to_owned(),
-            "{SHA512-CRYPT".to_owned(),
-            format!("{{BLF-CRYPT}}{sha}"),
-            sha[..50].to_owned(),
-            format!("$6$rounds=1$saltsalt${}", "a".repeat(86)),
-            bcrypt.replace("$10$", "$99$"),
-            argon.replace("v=19", "v=1"),
-            "$1$saltsalt$abc".to_owned(),
-        ] {
-            let error = check_password_hash(&bad).unwrap_err();
-            assert!(bad.is_empty() || !error.to_string().contains(&bad), "the fault shows the secret: {error}");
         }
     }
 }
