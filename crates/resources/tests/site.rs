@@ -53,7 +53,7 @@ fn the_small_site_compiles_without_faults() {
     assert_eq!((&mx.endpoint, mx.tls.mode, mx.auth.offered), (&tcp(2525), TlsMode::Opportunistic, false));
     assert_eq!((&submission.endpoint, submission.tls.mode), (&tcp(2587), TlsMode::Required));
     assert!(submission.auth.required && submission.tls.self_signed);
-    assert_eq!(submission.tls.certificates, ["self-signed"]);
+    assert!(submission.tls.certificates.is_empty());
     let kind = &snapshot.transports["mailboxes"].kind;
     assert!(matches!(kind, TransportKind::Maildir { path, as_user: None } if path == "mail/%d/%n"), "{kind:?}");
     let TransportKind::Relay(relay) = &snapshot.transports["mx"].kind else { panic!("mx is no relay") };

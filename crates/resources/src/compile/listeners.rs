@@ -17,8 +17,6 @@ use crate::snapshot::{
     TlsVersion,
 };
 
-/// What [`Tls::certificates`] calls the certificate that the process makes for itself.
-const SELF_SIGNED: &str = "self-signed";
 /// RFC 5321 section 4.5.3.1.4.
 const COMMAND_LINE_MIN: u64 = 512;
 /// RFC 5321 section 4.5.3.1.6.
@@ -202,15 +200,12 @@ impl<'a> Compiler<'a> {
             ListenerTlsMode::Implicit => TlsMode::Implicit,
         };
         let path = spec_path("tls");
-        let (mut names, is_named) = self.named_certificates(object, spec, &path, certificates);
+        let (names, is_named) = self.named_certificates(object, spec, &path, certificates);
         let self_signed = mode != TlsMode::Off && !is_named && spec.self_signed.unwrap_or(platform_self_signed);
         // What a platform says that has faults is not known.
         if mode != TlsMode::Off && !is_named && !self_signed && self.is_platform_known() {
             let remedy = "name a Secret in secretName, or files, or set selfSigned: true";
             self.fault(object, &path, "TLS is on, but there is no certificate", remedy);
-        }
-        if self_signed {
-            names.push(SELF_SIGNED.to_owned());
         }
         let clients = &spec.client_certificates;
         let client_path = path.key("clientCertificates");

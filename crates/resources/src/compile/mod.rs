@@ -38,6 +38,9 @@ pub fn compile(
     (snapshot, faults)
 }
 
+/// Names that a dangling reference is compared with.
+const SUGGEST_MAX: usize = 1000;
+
 struct Compiler<'a> {
     objects: &'a [Object],
     by_name: BTreeMap<(Kind, &'a str), &'a Object>,
@@ -167,7 +170,9 @@ impl<'a> Compiler<'a> {
         let found = self.find(kind, name);
         if found.is_none() {
             let known: Vec<&str> = self.by_name.keys().filter(|(k, _)| *k == kind).map(|(_, name)| *name).collect();
-            let remedy = match nearest(name, known.iter().copied()) {
+            // Among very many names something is always near, and finding it for each of many faults takes long.
+            let near = if known.len() > SUGGEST_MAX { None } else { nearest(name, known) };
+            let remedy = match near {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("add the {kind}, or name one that is there"),
             };
