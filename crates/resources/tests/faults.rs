@@ -727,6 +727,7 @@ fn policies_are_rules_that_can_be_followed() {
             "    - { match: { sender: { table: lsited } }, action: { accept: {} } }",
             &["6:28: there is no MailTable \"lsited\": did you mean listed?"],
         ),
+        ("    - { match: { listener: sendmail }, action: { accept: {} } }", &[]),
         (
             "    - { match: { not: { listener: mxx } }, action: { accept: {} } }",
             &["6:25: there is no MailListener \"mxx\": did you mean mx?"],
@@ -771,6 +772,10 @@ fn policies_are_rules_that_can_be_followed() {
     check(
         &document("MailPolicy", "default", "spec: { rules: [] }"),
         &["3:13: the name default belongs to the built-in policy: choose another name"],
+    );
+    check(
+        &document("MailListener", "sendmail", "spec: { port: 26 }"),
+        &["3:13: the name sendmail belongs to the built-in listener of posthouse sendmail: choose another name"],
     );
     let one = document("MailPolicy", "one", "spec:\n  rules:\n    - include: two");
     let two = document("MailPolicy", "two", "spec:\n  rules:\n    - include: one");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rules::{ListenerRules, Policy};
 
-use super::{Compiler, policies, spec_path};
+use super::{Compiler, name_path, policies, spec_path};
 use crate::kinds::{
     ClientCertificateMode, ClientIdentityMode, LineEnding, ListenerLimits, ListenerProtocol, ListenerTls,
     ListenerTlsMode, MailListenerSpec, MailPlatformSpec, MinVersion,
@@ -22,7 +22,7 @@ const COMMAND_LINE_MIN: u64 = 512;
 /// RFC 5321 section 4.5.3.1.6.
 const TEXT_LINE_MIN: u64 = 1000;
 /// Name of the built-in listener of `posthouse sendmail`, which ingress opens.
-const SENDMAIL_LISTENER: &str = "sendmail";
+pub(super) const SENDMAIL_LISTENER: &str = "sendmail";
 
 pub(super) type Certificates = BTreeMap<String, Arc<Certificate>>;
 type Listeners = BTreeMap<String, Arc<Listener>>;
@@ -44,6 +44,11 @@ impl<'a> Compiler<'a> {
         let mut taken = self.taken_by_platform(platform);
         for object in self.of_kind(Kind::MailListener) {
             let Spec::Listener(spec) = &object.spec else { continue };
+            if object.name == SENDMAIL_LISTENER {
+                let what = "the name sendmail belongs to the built-in listener of posthouse sendmail";
+                self.fault(object, &name_path(), what, "choose another name");
+                continue;
+            }
             let endpoint = self.endpoint(object, spec);
             self.check_taken(object, spec, &endpoint, &mut taken);
             let listener = self.listener(object, spec, endpoint, platform, &mut certificates);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use rules::{Action, Criterion, Deliver, Matcher, Pattern, Policy, Rule, Source, Test};
 use types::{Domain, EnhancedCode, Reply};
 
+use super::listeners::SENDMAIL_LISTENER;
 use super::tables::{normal_key, parse_network};
 use super::{Compiler, Tables, spec_path};
 use crate::kinds::{MailPolicySpec, NegatedMatch, PolicyRule, RuleAction, RuleMatch};
@@ -183,7 +184,7 @@ impl<'a> Compiler<'a> {
             self.fault(object, path, format!("{path} is empty"), "write a value; <> is the null sender");
         }
         match name {
-            "listener" => drop(self.reference(object, path, Kind::MailListener, value)),
+            "listener" if value != SENDMAIL_LISTENER => drop(self.reference(object, path, Kind::MailListener, value)),
             "tagged" => self.check_tag(object, path, value),
             "recipientDomain" if Domain::parse(value).is_err() => {
                 let what = format!("{value:?} is no domain");

@@ -210,7 +210,7 @@ pub struct DovecotExport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sendmail {
-    /// Whether the Unix socket of `posthouse sendmail` is there.
+    /// Whether the Unix socket of `posthouse sendmail` is there. Rules know it as listener `sendmail`; its mail is `source: local`.
     pub socket: bool,
 }
 
