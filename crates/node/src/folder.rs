@@ -81,6 +81,10 @@ impl Folder {
         for path in &files {
             watched.add(&absolute(path));
         }
+        if texts.is_empty() {
+            // What a folder without documents lacks besides is told when it can be read.
+            return Loaded { outcome: self.outcome(None, faults), watched };
+        }
         let (objects, more) = resources::load(&texts);
         faults.extend(more);
         // Also what could not be read: it may come.

@@ -46,7 +46,7 @@ pub fn log_panics() {
         tracing::error!(what, location, "a task panicked");
         metrics::counter!("posthouse_task_panics_total").increment(1);
     }));
-    metrics::counter!("posthouse_task_panics_total").absolute(0);
+    metrics::counter!("posthouse_task_panics_total").increment(0);
 }
 
 /// Sums up histograms now and then, also when nobody scrapes.

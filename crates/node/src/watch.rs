@@ -115,7 +115,8 @@ fn apply(node: &Node, outcome: Result<Snapshot, Vec<Fault>>) {
 }
 
 fn summary(faults: &[Fault]) -> String {
-    let mut text = format!("{} faults, the last good configuration stays in force", faults.len());
+    let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
+    let mut text = format!("{count}, the last good configuration stays in force");
     for fault in faults.iter().take(FAULTS_SHOWN_MAX) {
         text.push_str("; ");
         text.push_str(&fault.to_string());
@@ -337,6 +338,29 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_real_site_is_followed_through_a_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let (site, state) = (dir.path().join("site"), dir.path().join("state"));
+        std::fs::create_dir(&site).unwrap();
+        let hash = "$6$abcdefgh$6ruv6AbqWTosvrUi8ujg7zb3wROQsi8FJ9FvzNaxACrwEVQPgG.M21O/M/mBoeYk3FB09LPJmEqAGPGmSi38f.";
+        for (name, text) in resources::render_small_site("mx1.example.org", "example.org", hash) {
+            std::fs::write(site.join(name), text).unwrap();
+        }
+        let folder = Folder::new(&site, &state);
+        let first = folder.load().unwrap();
+        let version = first.version.clone();
+        let node = Node::new(Snapshots::new(first), state, Clock::system());
+        start(&node, folder).unwrap();
+        let (good, platform) =
+            (std::fs::read_to_string(site.join("platform.yaml")).unwrap(), site.join("platform.yaml"));
+        std::fs::write(&platform, good.replace("hostname:", "hostnam:")).unwrap();
+        until_degraded(&node).await;
+        assert_eq!(node.snapshots().current().version, version);
+        std::fs::write(&platform, good.replace("mx1.example.org", "mx2.example.org")).unwrap();
+        until(&node, |node| node.snapshots().current().platform.hostname.as_str() == "mx2.example.org").await;
     }
 
     #[test]

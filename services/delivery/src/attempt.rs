@@ -21,7 +21,6 @@ pub(crate) async fn deliver(context: &Context, delivery: pb::Delivery) -> pb::Se
     // Nothing is shared with the attempt but what is whole between its steps.
     let settlement = AssertUnwindSafe(try_deliver(context, delivery)).catch_unwind().await;
     settlement.unwrap_or_else(|_| {
-        metrics::counter!("posthouse_task_panics_total").increment(1);
         tracing::error!("an attempt panicked");
         let result = AttemptResult::deferred(3, 0, "the attempt broke off");
         let results = numbers.into_iter().map(|number| wire::result((number, result.clone()))).collect();
@@ -62,7 +61,7 @@ async fn try_deliver(context: &Context, delivery: pb::Delivery) -> pb::Settlemen
 
 /// A transport that is gone defers and says so; when it is back, so is its mail.
 fn gone(delivery: pb::Delivery) -> pb::Settlement {
-    tracing::warn!(message = delivery.message_id, transport = delivery.transport, "transport is not configured");
+    tracing::warn!(id = delivery.message_id, transport = delivery.transport, "transport is not configured");
     let result = AttemptResult::deferred(3, 5, format!("transport {} is not configured", delivery.transport));
     let results = delivery.recipients.iter().map(|recipient| wire::result((recipient.number, result.clone())));
     pb::Settlement { lease: delivery.lease, results: results.collect(), ..Default::default() }
@@ -100,7 +99,7 @@ fn tell(job: &Job, results: &[(u32, AttemptResult)], took: Duration) {
         metrics::counter!("posthouse_deliveries_total", &labels).increment(1);
         let recipient = job.recipients.iter().find(|recipient| recipient.number == *number);
         tracing::debug!(
-            message = job.message_id,
+            id = job.message_id,
             recipient = recipient.map(|recipient| tracing::field::display(&recipient.address)),
             result = word(result.outcome),
             reply = result.reply,
@@ -119,7 +118,7 @@ fn tell(job: &Job, results: &[(u32, AttemptResult)], took: Duration) {
     }
     for (result, recipients) in told {
         tracing::info!(
-            message = job.message_id,
+            id = job.message_id,
             variant = job.variant,
             transport,
             result = word(result.outcome),
@@ -159,7 +158,6 @@ pub(crate) async fn report(context: &Context, report: pb::Report) -> pb::Settlem
     let (lease, message) = (report.lease, report.message_id.clone());
     let outcome = AssertUnwindSafe(crate::report::submit(context, report)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| {
-        metrics::counter!("posthouse_task_panics_total").increment(1);
         ReportOutcome::Later("the report broke off".into())
     });
     let mut settlement = pb::Settlement { lease, ..Default::default() };

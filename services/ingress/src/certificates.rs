@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -206,7 +206,7 @@ impl Certificates {
             Some(loaded) => loaded,
             None => {
                 let (chain, key) = make(hostname, now).map_err(|error| fault(error.to_string()))?;
-                std::fs::create_dir_all(&self.folder).map_err(|error| fault(error.to_string()))?;
+                private_folder(&self.folder).map_err(|error| fault(error.to_string()))?;
                 replace(&key_path, key.as_bytes(), 0o600).map_err(|error| fault(error.to_string()))?;
                 replace(&chain_path, chain.as_bytes(), 0o644).map_err(|error| fault(error.to_string()))?;
                 tracing::info!(path = %chain_path.display(), "made a self-signed certificate");
@@ -246,6 +246,11 @@ fn read_leaf(leaf: &[u8]) -> Result<(Vec<String>, Timestamp), CertificateFault> 
 pub(crate) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(certificate.subject().to_string())
+}
+
+/// Keys are nobody's business but ours.
+fn private_folder(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn make(hostname: &Domain, now: Timestamp) -> Result<(String, String), rcgen::Error> {

@@ -3,12 +3,11 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 
-/// Runs a task so that a panic ends this task only, is counted and logged.
+/// Runs a task so that a panic ends this task only; the process counts it.
 pub(crate) async fn guarded(task: &'static str, work: impl Future<Output = ()>) {
     // What the work borrows is dropped with it: nobody sees it half changed.
     if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        metrics::counter!("posthouse_task_panics_total", "task" => task).increment(1);
         tracing::error!(task, panic = text.unwrap_or("unknown"), "task panicked");
     }
 }

@@ -251,7 +251,7 @@ mod tests {
             "explain site --listener mx --client-ip ::1 --from a@b --auth u@b --to c@d",
             "queue list",
             "queue --state /s list --sender @example.org --older-than 4h --json",
-            "queue list --state /s --limit 5 --state-of-nothing",
+            "queue list --state /s --limit 5 --only held",
             "queue hold 0001 --reason why",
             "queue remove --all --report",
             "queue export dir --route example.org",
@@ -266,7 +266,7 @@ mod tests {
         ];
         for line in good {
             let parsed = Cli::try_parse_from(["posthouse"].into_iter().chain(line.split(' ')));
-            assert_eq!(parsed.is_ok(), !line.contains("nothing"), "{line}: {:?}", parsed.err().map(|e| e.to_string()));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|e| e.to_string()));
         }
         let bad = [
             "",

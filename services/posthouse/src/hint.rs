@@ -91,3 +91,69 @@ pub fn text(hint: &Hint) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: &str = "
+apiVersion: posthouse.dev/v1alpha1
+kind: MailPlatform
+metadata: { name: main }
+spec: { hostname: mx1.example.org, postmaster: bob@example.org, tls: { selfSigned: true } }
+---
+apiVersion: posthouse.dev/v1alpha1
+kind: MailListener
+metadata: { name: submission }
+spec: { protocol: submission, port: 0, tls: { mode: MODE } }
+---
+apiVersion: posthouse.dev/v1alpha1
+kind: MailDomain
+metadata: { name: example-org }
+spec: { domain: example.org, delivery: { transport: mailboxes } }
+---
+apiVersion: posthouse.dev/v1alpha1
+kind: MailTransport
+metadata: { name: mailboxes }
+spec: { maildir: { path: mail/%d/%n } }
+---
+apiVersion: posthouse.dev/v1alpha1
+kind: MailUser
+metadata: { name: bob }
+spec: { address: bob@example.org, passwordSecretRef: { name: bob, key: hash } }
+---
+apiVersion: v1
+kind: Secret
+metadata: { name: bob, annotations: { ANNOTATION } }
+stringData: { hash: $6$abcdefgh$6ruv6AbqWTosvrUi8ujg7zb3wROQsi8FJ9FvzNaxACrwEVQPgG.M21O/M/mBoeYk3FB09LPJmEqAGPGmSi38f. }
+";
+
+    fn hint(mode: &str, annotation: &str) -> Option<Hint> {
+        let text = SITE.replace("MODE", mode).replace("ANNOTATION", annotation);
+        let snapshot = resources::snapshot_from_yaml(&text).unwrap();
+        let bound = BTreeMap::from([("submission".to_owned(), vec!["[::]:2587".to_owned()])]);
+        derive(&snapshot, &bound, Path::new("/state"))
+    }
+
+    #[test]
+    fn a_published_password_is_in_the_command_and_any_other_is_not() {
+        let published = hint("required", "posthouse.dev/demo-password: open-sesame").unwrap();
+        assert!(published.password_is_known);
+        assert!(
+            published
+                .command
+                .contains("--insecure --ssl-reqd smtp://127.0.0.1:2587 --user bob@example.org:open-sesame ")
+        );
+        assert_eq!(published.arrives_in.as_deref(), Some(Path::new("/state/mail/example.org/bob/new")));
+        assert!(text(&published).ends_with("the message arrives in /state/mail/example.org/bob/new\n"));
+        let secret = hint("required", "").unwrap();
+        assert!(!secret.password_is_known && secret.command.contains(":PASSWORD "), "{}", secret.command);
+        assert!(text(&secret).contains("for PASSWORD"));
+    }
+
+    #[test]
+    fn the_command_speaks_tls_as_the_listener_does() {
+        assert!(hint("implicit", "").unwrap().command.contains(" smtps://127.0.0.1:2587 "));
+        assert!(hint("opportunistic", "").unwrap().command.contains("--ssl-reqd smtp://"));
+    }
+}

@@ -34,9 +34,9 @@ pub struct FilterArgs {
     /// Name of a MailTransport
     #[arg(long)]
     pub transport: Option<String>,
-    /// State of recipients
-    #[arg(long, value_enum)]
-    pub state: Option<State>,
+    /// Recipients in this state (`--state` is the state folder)
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub only: Option<State>,
     /// Received longer ago, as in 90s, 10m, 4h, 5d
     #[arg(long, value_name = "TIME", value_parser = parse_span)]
     pub older_than: Option<std::time::Duration>,
@@ -65,7 +65,7 @@ impl FilterArgs {
         for id in &self.ids {
             id.parse::<MessageId>().map_err(|error| Failure::new(Code::Usage, format!("`{id}`: {error}")))?;
         }
-        let state = match self.state {
+        let state = match self.only {
             None => RecipientState::Unspecified,
             Some(State::Due) => RecipientState::Due,
             Some(State::Waiting) => RecipientState::Waiting,
@@ -345,7 +345,7 @@ ID       AGE  SIZE     SENDER  RECIPIENT      ROUTE        STATE      NEXT  LAST
     fn an_id_that_is_none_is_refused_before_anything_is_asked() {
         let args = FilterArgs { ids: vec!["nonsense".to_owned()], ..FilterArgs::default() };
         assert_eq!(args.filter().unwrap_err().code, Code::Usage);
-        let args = FilterArgs { state: Some(State::Held), ..FilterArgs::default() };
+        let args = FilterArgs { only: Some(State::Held), ..FilterArgs::default() };
         assert_eq!(args.filter().unwrap().state(), RecipientState::Held);
     }
 }

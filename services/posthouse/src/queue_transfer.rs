@@ -225,16 +225,18 @@ pub async fn import(which: &Which, args: &ImportArgs, out: &mut dyn Write) -> Ou
         .collect();
     envelopes.sort();
     let mut reached = reach::queue_or_new(which).await?;
+    let mut messages = Vec::with_capacity(envelopes.len());
+    for path in envelopes {
+        messages.push((read_envelope(&path)?, path.with_extension("eml")));
+    }
+    // Between Accept and Hold a platform that runs would deliver it.
+    if reached.runs && messages.iter().any(|(exported, _)| exported.is_held()) {
+        let text = "there are held messages among them: stop the platform first, so that none of them gets out";
+        return Err(Failure::new(Code::Unavailable, text));
+    }
     let (mut taken, mut present) = (0, 0);
-    for path in &envelopes {
-        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-        let exported: Exported = serde_json::from_slice(&text)
-            .map_err(|error| Failure::new(Code::Data, format!("{}: {error}", path.display())))?;
-        if exported.format != FORMAT {
-            let text = format!("{}: form {} is not known here", path.display(), exported.format);
-            return Err(Failure::new(Code::Data, text));
-        }
-        if accept(&mut reached, &exported, &path.with_extension("eml")).await? {
+    for (exported, text) in &messages {
+        if accept(&mut reached, exported, text).await? {
             present += 1;
         } else {
             taken += 1;
@@ -242,6 +244,22 @@ pub async fn import(which: &Which, args: &ImportArgs, out: &mut dyn Write) -> Ou
     }
     writeln!(out, "imported {}; {present} were here already", count(taken, "message"))?;
     Ok(())
+}
+
+fn read_envelope(path: &Path) -> Result<Exported, Failure> {
+    let wrong = |why: String| Failure::new(Code::Data, format!("{}: {why}", path.display()));
+    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let exported: Exported = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    if exported.format != FORMAT {
+        return Err(wrong(format!("form {} is not known here", exported.format)));
+    }
+    Ok(exported)
+}
+
+impl Exported {
+    fn is_held(&self) -> bool {
+        self.variants.iter().flat_map(|variant| &variant.recipients).any(|recipient| recipient.held.is_some())
+    }
 }
 
 /// Gives one message to the queue; `true` when it was there. Holds come back with it.

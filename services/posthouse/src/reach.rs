@@ -51,6 +51,8 @@ pub struct Reached {
     pub queue: QueueClient<Wire>,
     /// The state folder.
     pub state_dir: PathBuf,
+    /// Whether the platform runs.
+    pub runs: bool,
     /// Keeps a platform from starting over our work.
     _held: Option<StateDir>,
 }
@@ -75,7 +77,7 @@ enum Absent {
 async fn reach(which: &Which, absent: Absent) -> Result<Reached, Failure> {
     let state_dir = which.state_dir()?;
     match node::admin_socket::connect(&state_dir, Clock::system()).await {
-        Ok(wire) => Ok(Reached { queue: client(wire), state_dir, _held: None }),
+        Ok(wire) => Ok(Reached { queue: client(wire), state_dir, runs: true, _held: None }),
         Err(SocketError::NotRunning(_)) => offline(state_dir, absent).await,
         Err(error) => Err(Failure { code: Code::Unavailable, error: error.into() }),
     }
@@ -96,7 +98,7 @@ async fn offline(state_dir: PathBuf, absent: Absent) -> Result<Reached, Failure>
         queue::create_offline(held.path(), clock.clone()).await
     };
     let server = server.map_err(|error| unavailable(error.into()))?;
-    Ok(Reached { queue: client(Wire::to_server(server, clock)), state_dir, _held: Some(held) })
+    Ok(Reached { queue: client(Wire::to_server(server, clock)), state_dir, runs: false, _held: Some(held) })
 }
 
 /// Reaches the sessions of a platform that runs.

@@ -39,7 +39,6 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     // Only now the folder has its final name.
     let folder = Folder::new(&args.dir, state.path());
     let snapshot = crate::site::load(&args.dir, state.path())?;
-    process::log_panics();
     process::raise_file_limit();
     let node = Node::new(Snapshots::new(snapshot), state.path().to_owned(), Clock::system());
     process::block_on(live(node, folder))?
@@ -65,6 +64,7 @@ async fn live(node: Node, folder: Folder) -> Result<ExitCode, Failure> {
 async fn start(node: &Node, folder: Folder) -> Result<(), Failure> {
     node.health().set("process", Part::NotReady("is starting".to_owned()));
     let metrics = telemetry::metrics()?;
+    process::log_panics();
     process::keep_metrics_small(metrics.clone());
     admin_http::start(node, metrics).await?;
     queue::start(node).await?;

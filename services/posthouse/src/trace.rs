@@ -26,10 +26,10 @@ pub struct TraceArgs {
     #[arg(long, conflicts_with = "what")]
     live: bool,
     /// Only dialogues with this address or network
-    #[arg(long, requires = "live", value_name = "ADDRESS|CIDR")]
+    #[arg(long, requires = "live", conflicts_with = "what", value_name = "ADDRESS|CIDR")]
     client_ip: Option<String>,
     /// Only dialogues of this listener
-    #[arg(long, requires = "live")]
+    #[arg(long, requires = "live", conflicts_with = "what")]
     listener: Option<String>,
     /// One JSON object a line
     #[arg(long)]
@@ -145,8 +145,10 @@ mod tests {
     #[test]
     fn what_is_traced_is_recognised() {
         let id = MessageId::new(0, 1, 2).to_string();
-        let cases: [(&str, &[(&str, &str, &str)]); 4] = [
-            (&id, &[(&id, "", "")]),
+        type Asked = [(&'static str, &'static str, &'static str)];
+        let id: &'static str = id.leak();
+        let cases: [(&str, &Asked); 4] = [
+            (id, &[(id, "", "")]),
             ("<a@b>", &[("", "", "<a@b>")]),
             ("a@b.example", &[("", "a@b.example", ""), ("", "", "<a@b.example>")]),
             ("@b.example", &[("", "@b.example", ""), ("", "", "<@b.example>")]),
