@@ -1,8 +1,7 @@
 //! Compiles the .proto files with protox: no protoc is needed on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["queue", "policy", "ingress"].map(|service| format!("proto/posthouse/{service}/v1/{service}.proto"));
+    let files = ["queue", "policy", "ingress"].map(|service| format!("proto/posthouse/{service}/v1/{service}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -1,5 +1,6 @@
 //! An SMTP server that misbehaves exactly as the test says, and keeps what it was given.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// What one connection of the peer does; connections beyond the list do [`Act::Accept`].
+/// What the peer does with one transaction, or with one connection; when the list is at its end it does [`Act::Accept`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     /// Takes every message.
@@ -58,7 +59,7 @@ impl Peer {
         let peer = Self { address, received: Arc::default(), connections: Arc::default(), ends: Arc::default() };
         let (received, connections, ends) =
             (Arc::clone(&peer.received), Arc::clone(&peer.connections), Arc::clone(&peer.ends));
-        let mut acts = acts.to_vec().into_iter();
+        let acts: Acts = Arc::new(Mutex::new(acts.iter().cloned().collect()));
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if ends.load(Ordering::Relaxed) {
@@ -66,10 +67,9 @@ impl Peer {
                 }
                 let Ok(stream) = stream else { return };
                 *connections.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                let act = acts.next().unwrap_or(Act::Accept);
-                let received = Arc::clone(&received);
+                let (acts, received) = (Arc::clone(&acts), Arc::clone(&received));
                 // A peer that is hung up on has nothing left to do.
-                thread::spawn(move || serve(&stream, &act, &received).ok());
+                thread::spawn(move || serve(&stream, &acts, &received).ok());
             }
         });
         peer
@@ -108,13 +108,21 @@ impl Drop for Peer {
     }
 }
 
-fn serve(stream: &TcpStream, act: &Act, received: &Mutex<Vec<Received>>) -> std::io::Result<()> {
+type Acts = Arc<Mutex<VecDeque<Act>>>;
+
+fn next_act(acts: &Acts, fits: impl Fn(&Act) -> bool) -> Option<Act> {
+    let mut acts = acts.lock().unwrap_or_else(PoisonError::into_inner);
+    acts.pop_front_if(|act| fits(act))
+}
+
+fn serve(stream: &TcpStream, acts: &Acts, received: &Mutex<Vec<Received>>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut out = stream;
     let mut input = BufReader::new(stream);
-    if let Act::Greeting(reply) = act {
+    if let Some(Act::Greeting(reply)) = next_act(acts, |act| matches!(act, Act::Greeting(_))) {
         return write!(out, "{reply}\r\n");
     }
+    let mut act = Act::Accept;
     write!(out, "220 peer.test ESMTP\r\n")?;
     let mut message = Received { mail: String::new(), recipients: Vec::new(), text: String::new() };
     let mut line = String::new();
@@ -130,11 +138,13 @@ fn serve(stream: &TcpStream, act: &Act, received: &Mutex<Vec<Received>>) -> std:
             }
             "HELO" | "RSET" | "NOOP" => write!(out, "250 2.0.0 ok\r\n")?,
             "MAIL" => {
+                act = next_act(acts, |act| !matches!(act, Act::Greeting(_))).unwrap_or(Act::Accept);
                 message = Received { mail: command[5..].to_owned(), recipients: Vec::new(), text: String::new() };
-                write!(out, "{}\r\n", if let Act::Mail(reply) = act { reply } else { "250 2.1.0 ok" })?;
+                write!(out, "{}\r\n", if let Act::Mail(reply) = &act { reply } else { "250 2.1.0 ok" })?;
             }
-            "RCPT" => match act {
+            "RCPT" => match &act {
                 Act::Recipients(reply) => write!(out, "{reply}\r\n")?,
+                Act::Mail(_) => write!(out, "503 5.5.1 no transaction\r\n")?,
                 _ => {
                     message.recipients.push(command[5..].to_owned());
                     write!(out, "250 2.1.5 ok\r\n")?;
@@ -144,7 +154,7 @@ fn serve(stream: &TcpStream, act: &Act, received: &Mutex<Vec<Received>>) -> std:
             "DATA" => {
                 write!(out, "354 go on\r\n")?;
                 message.text = read_text(&mut input)?;
-                match act {
+                match &act {
                     Act::Data(reply) => write!(out, "{reply}\r\n")?,
                     Act::Hang => {
                         // Until the client gives up.

@@ -94,6 +94,25 @@ impl Site {
         child.wait_with_output().expect("the command ends")
     }
 
+    /// The messages that `posthouse queue list --json` shows, of a running platform or a stopped one.
+    ///
+    /// # Panics
+    /// When the command fails or prints something else.
+    #[track_caller]
+    pub fn queued(&self) -> Vec<serde_json::Value> {
+        let state = self.state();
+        let output = self.cli(&["queue", "list", "--json", "--state", state.to_str().expect("a path of text")]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+    }
+
+    /// Waits until nothing is in the queue, reports that are owed included.
+    #[track_caller]
+    pub fn wait_until_empty(&self) {
+        eventually("the queue to be empty", || self.queued().is_empty().then_some(()));
+    }
+
     /// Starts the platform and waits until it is ready.
     pub fn start(&self) -> Posthouse {
         let posthouse = self.spawn();

@@ -157,18 +157,16 @@ fn class(result: &AttemptResult) -> &'static str {
 pub(crate) async fn report(context: &Context, report: pb::Report) -> pb::Settlement {
     let (lease, message) = (report.lease, report.message_id.clone());
     let outcome = AssertUnwindSafe(crate::report::submit(context, report)).catch_unwind().await;
-    let outcome = outcome.unwrap_or_else(|_| {
-        ReportOutcome::Later("the report broke off".into())
-    });
+    let outcome = outcome.unwrap_or_else(|_| ReportOutcome::Later("the report broke off".into()));
     let mut settlement = pb::Settlement { lease, ..Default::default() };
     match outcome {
-        ReportOutcome::Submitted => tracing::info!(message, "report submitted"),
+        ReportOutcome::Submitted => tracing::info!(id = message, "report submitted"),
         ReportOutcome::Later(reason) => {
-            tracing::warn!(message, reason, "report stays due");
+            tracing::warn!(id = message, reason, "report stays due");
             settlement.report_failed = true;
         }
         ReportOutcome::Dropped(reason) => {
-            tracing::warn!(message, reason, "report dropped");
+            tracing::warn!(id = message, reason, "report dropped");
             settlement.report_dropped = true;
         }
     }

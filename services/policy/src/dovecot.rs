@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -82,13 +82,22 @@ pub fn write_dovecot_passwd_file(path: &Path, rules: &RuleSet) -> std::io::Resul
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = folder.join(format!(".{name}.{}.new", std::process::id()));
-    let written = write_synced(&new, text.as_bytes()).and_then(|()| std::fs::rename(&new, path));
+    let written = write_synced(&new, text.as_bytes())
+        .and_then(|()| keep_owner(path, &new))
+        .and_then(|()| std::fs::rename(&new, path));
     if written.is_err() {
         // What is left of it is of no use; the first error is the one to tell.
         let _ = std::fs::remove_file(&new);
     }
     written?;
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// A file that is there says by its owner and mode who may read it: Dovecot's auth process runs under a user of its own.
+fn keep_owner(old: &Path, new: &Path) -> std::io::Result<()> {
+    let Ok(metadata) = std::fs::metadata(old) else { return Ok(()) };
+    std::os::unix::fs::chown(new, Some(metadata.uid()), Some(metadata.gid()))?;
+    std::fs::set_permissions(new, metadata.permissions())
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> std::io::Result<()> {

@@ -83,6 +83,9 @@ pub fn relay_policy(transport: &str) -> String {
          \x20 - name: own users go out\n\
          \x20   match: {{ authenticated: any, not: {{ recipientDomain: example.org }} }}\n\
          \x20   action: {{ relay: {{ transport: {transport} }} }}\n\
+         \x20 - name: programs of this machine go out\n\
+         \x20   match: {{ source: local, not: {{ recipientDomain: example.org }} }}\n\
+         \x20   action: {{ relay: {{ transport: {transport} }} }}\n\
          \x20 - include: default\n"
     );
     document("MailPolicy", "main", &rules)

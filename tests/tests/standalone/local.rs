@@ -19,7 +19,7 @@ fn send(site: &Site, recipient: &str) -> String {
     client.say("EHLO elsewhere.test", 250);
     let text = message("bob@elsewhere.test", recipient, "local");
     let id = queued_id(&client.deliver("bob@elsewhere.test", &[recipient], &text));
-    eventually("the queue to be empty", || (posthouse.metric("posthouse_queue_messages", &[]) == 0.0).then_some(()));
+    site.wait_until_empty();
     id
 }
 
@@ -106,10 +106,10 @@ fn mailboxes_of_another_user_are_written_by_a_helper_with_that_uid() {
     let home = site.path().join("home");
     fs::create_dir(&home).unwrap();
     chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
-    let spec = format!("maildir: {{ path: {}/Maildir, asUser: nobody }}\n", home.display());
+    let spec = format!("maildir: {{ path: \"{}/%n/Maildir\", asUser: nobody }}\n", home.display());
     let site = site.with("site.yaml", &(documents::base("disk") + &documents::transport("disk", &spec)));
     send(&site, "alice@example.org");
-    let new = files(&home.join("Maildir/new"));
+    let new = files(&home.join("alice/Maildir/new"));
     assert_eq!(new.len(), 1);
     assert_eq!(fs::metadata(&new[0]).unwrap().uid(), NOBODY);
 }

@@ -26,7 +26,7 @@ fn metrics_tell_what_happened_and_logs_hold_no_addresses() {
     ));
     client.say("MAIL FROM:<bob@elsewhere.test>", 250);
     client.say("RCPT TO:<nobody@example.org>", 550);
-    eventually("the queue to be empty", || (posthouse.metric("posthouse_queue_messages", &[]) == 0.0).then_some(()));
+    site.wait_until_empty();
     for (name, labels, at_least) in [
         ("posthouse_sessions", vec!["listener=\"mx\""], 1.0),
         ("posthouse_sessions_total", vec!["listener=\"mx\""], 1.0),

@@ -38,7 +38,7 @@ fn the_extensions_are_offered_and_used() {
     }
     client.send("Subject: pipelined\r\n\r\n\u{fc}\r\n.\r\n");
     queued_id(&client.expect(250));
-    client.send("MAIL FROM:<b@elsewhere.test>\r\nRCPT TO:<alice@example.org>\r\nBDAT 10\r\nSubject: cBDAT 15 LAST\r\nhunked\r\n\r\n.\r\n.\r\n");
+    client.send("MAIL FROM:<b@elsewhere.test>\r\nRCPT TO:<alice@example.org>\r\nBDAT 10\r\nSubject: cBDAT 16 LAST\r\nhunked\r\n\r\n.\r\n.\r\n");
     for code in [250, 250, 250] {
         client.expect(code);
     }
@@ -105,6 +105,7 @@ fn limits_are_kept_and_the_session_lives_on_where_it_may() {
     client.say("RCPT TO:<bob@example.org>", 250);
     client.say("RCPT TO:<postmaster@example.org>", 452);
     assert_eq!(client.data(&format!("Subject: large\r\n\r\n{}", "x\r\n".repeat(5000))).code, 552);
+    drop(client);
     let mut client = Client::connect(posthouse.address("mx"));
     client.say("EHLO elsewhere.test", 250);
     let looping = "Received: from a by b; Sun, 22 Nov 2026 10:00:00 +0000\r\n".repeat(4);
@@ -119,14 +120,11 @@ fn limits_are_kept_and_the_session_lives_on_where_it_may() {
     let mut third = Client::connect_silently(posthouse.address("mx"));
     third.expect(421);
     // Nonsense has an end.
-    let codes: Vec<u16> = (0..4)
-        .map_while(|_| {
-            client.send("NONSENSE\r\n");
-            client.read()
-        })
-        .map(|reply| reply.code)
-        .collect();
-    assert_eq!(codes.last(), Some(&421), "{codes:?}");
+    let mut codes = Vec::new();
+    while codes.last() != Some(&421) {
+        codes.push(client.command("NONSENSE").code);
+    }
+    assert!(codes.len() <= 3 && client.read().is_none(), "{codes:?}");
 }
 
 #[test]

@@ -55,7 +55,8 @@ fn one_sqlite_file_serves_posthouse_and_dovecot() {
     assert_eq!(client.auth_plain("carol@example.org", PASSWORD).code, 235);
     client.say("MAIL FROM:<carol@example.org>", 250);
     client.say("RCPT TO:<nobody@example.org>", 550);
-    client.say("RCPT TO:<x' OR '1'='1@example.org>", 550);
+    client.say("RCPT TO:<x'or'1'='1@example.org>", 550);
+    client.say("RCPT TO:<\"x' or '1'='1\"@example.org>", 550);
     client.say("RSET", 250);
     let text = message("carol@example.org", "info@example.org", "from-a-table");
     queued_id(&client.deliver("carol@example.org", &["info@example.org"], &text));
