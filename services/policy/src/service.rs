@@ -26,7 +26,7 @@ impl Service {
         Self {
             snapshots: node.snapshots().clone(),
             judge: Judge::new(node.clock().clone()),
-            authenticator: Authenticator::default(),
+            authenticator: Authenticator::new(crate::verify_password),
         }
     }
 

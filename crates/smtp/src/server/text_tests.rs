@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 use types::Domain;
 
@@ -229,26 +227,6 @@ fn a_long_text_is_scanned_in_one_look() {
     let mut text = Text::dotted(&config(LineEnds::Refuse, 1000, 1 << 30));
     let taken = text.take(&mut input);
     assert_eq!((taken.chunk.map(|chunk| chunk.len()), taken.end), (Some(octets), true));
-}
-
-#[test]
-#[ignore = "prints a rate; run by hand"]
-#[allow(clippy::disallowed_methods, reason = "a rate needs a clock")]
-fn print_the_rate_of_scanning() {
-    for (name, line) in [("plain", [&b"x".repeat(76)[..], b"\r\n"].concat()), ("dots", b"..x\r\n".to_vec())] {
-        let block = line.repeat((1 << 16) / line.len());
-        let mut text = Text::dotted(&config(LineEnds::Refuse, 1000, u64::MAX));
-        let (mut octets, mut spent) = (0usize, Duration::ZERO);
-        while octets < 1 << 30 {
-            let mut input = BytesMut::from(&block[..]);
-            let started = Instant::now();
-            let chunk = text.take(&mut input).chunk;
-            spent += started.elapsed();
-            octets += block.len();
-            drop(chunk);
-        }
-        println!("{name}: {:.2} GB/s", octets as f64 / spent.as_secs_f64() / 1e9);
-    }
 }
 
 fn texts() -> impl Strategy<Value = Vec<u8>> {

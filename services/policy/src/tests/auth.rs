@@ -1,9 +1,13 @@
+use std::sync::Mutex;
 use std::time::Instant;
 
 use proto::authenticate_response::Answer;
 
 use super::*;
-use crate::{Scheme, hash_password};
+use crate::auth::{Authenticator, Outcome};
+use crate::judge::Judge;
+use crate::password::cost_of;
+use crate::{PasswordError, Scheme, hash_password};
 
 fn request(user: &str, password: &str) -> proto::AuthenticateRequest {
     proto::AuthenticateRequest {
@@ -131,4 +135,46 @@ async fn a_directory_that_cannot_be_read_is_454() {
     let mut running = site.start().await;
     assert_eq!(answer(&mut running, request("a@sql.example", "x")).await, TROUBLE);
     assert_eq!(answer(&mut running, request("a@example.org", "x")).await, REFUSED, "others go on");
+}
+
+/// What was compared with, and how long the password was.
+static COMPARED: Mutex<Vec<(String, usize)>> = Mutex::new(Vec::new());
+
+fn compare(stored: &str, password: &[u8]) -> Result<bool, PasswordError> {
+    COMPARED.lock().unwrap().push((stored.to_owned(), password.len()));
+    Ok(true)
+}
+
+#[tokio::test]
+async fn whoever_is_unknown_is_verified_once_too_against_a_dummy_of_the_scheme_and_cost_that_most_users_have() {
+    let mut site = Site::new();
+    let sha = "$6$posthouse$GZvnUT7gwBRiMLAwDIeNKEwBXNfawg63A1P1kMUu9pnIfndbPoNx9RsE.ydW4J3ZgnpCMQ466hH.qtPLEMMUB1";
+    let bcrypt = |salt: char| format!("{{BLF-CRYPT}}$2y$05${}", salt.to_string().repeat(53));
+    site.user(user("sha@example.org", Some(sha)));
+    site.user(user("one@example.org", Some(&bcrypt('a'))));
+    site.user(user("two@example.org", Some(&bcrypt('b'))));
+    site.user(User { disabled: true, ..user("off@example.org", Some(sha)) });
+    site.user(user("nopass@example.org", None));
+    let (snapshot, judge) = (site.snapshot(), Judge::new(Clock::system()));
+    let authenticator = Authenticator::new(compare);
+    let long = "x".repeat(5000);
+    for (name, password) in [
+        ("nobody@example.org", "x"),
+        ("nobody@remote.example", "x"),
+        ("no address", "x"),
+        ("nopass@example.org", "x"),
+        ("off@example.org", "x"),
+        ("sha@example.org", &long),
+    ] {
+        // Even where the dummy's own password is given, nobody is logged in.
+        let outcome = authenticator.authenticate(&snapshot, &judge, request(name, password)).await;
+        assert!(matches!(outcome, Outcome::Refused(_)), "{name}");
+        let compared = std::mem::take(&mut *COMPARED.lock().unwrap());
+        let [(stored, octets)] = &compared[..] else { panic!("{name}: {compared:?}") };
+        assert_eq!(cost_of(stored), cost_of(&bcrypt('a')), "{name}");
+        assert_eq!(*octets, password.len().min(1024), "{name}");
+    }
+    let outcome = authenticator.authenticate(&snapshot, &judge, request("sha@example.org", "x")).await;
+    assert!(matches!(outcome, Outcome::User(_)));
+    assert_eq!(COMPARED.lock().unwrap()[0].0, sha);
 }

@@ -32,15 +32,21 @@ fn the_passwd_file_has_a_line_for_every_login_with_the_scheme_spelled_out() {
 }
 
 #[test]
-fn the_file_is_put_in_place_in_one_step_for_its_owner_only() {
+fn the_file_is_put_in_place_in_one_step_for_its_owner_or_for_whom_the_old_one_was() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("passwd");
-    std::fs::write(&path, "old").unwrap();
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     let mut site = Site::new();
     site.user(user("alice@example.org", None));
     write_dovecot_passwd_file(&path, &site.rules).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), dovecot_passwd_file(&site.rules));
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(mode(), 0o600, "nobody else's, unless somebody says so");
+    // Dovecot's auth process has a user of its own: the administrator gives it the file.
+    std::fs::write(&path, "old").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    write_dovecot_passwd_file(&path, &site.rules).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), dovecot_passwd_file(&site.rules));
+    assert_eq!(mode(), 0o640);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     let nowhere = folder.path().join("missing/passwd");
     assert!(write_dovecot_passwd_file(&nowhere, &site.rules).is_err());
