@@ -18,9 +18,17 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 pub(crate) async fn deliver(context: &Context, delivery: pb::Delivery) -> pb::Settlement {
     let lease = delivery.lease;
     let numbers: Vec<u32> = delivery.recipients.iter().map(|recipient| recipient.number).collect();
+    settled(lease, numbers, try_deliver(context, delivery)).await
+}
+
+/// An attempt that panics ends as a deferral: its lease is not held until it expires, and nobody hears of a bounce.
+pub(crate) async fn settled(
+    lease: Option<pb::LeaseToken>,
+    numbers: Vec<u32>,
+    attempt: impl Future<Output = pb::Settlement>,
+) -> pb::Settlement {
     // Nothing is shared with the attempt but what is whole between its steps.
-    let settlement = AssertUnwindSafe(try_deliver(context, delivery)).catch_unwind().await;
-    settlement.unwrap_or_else(|_| {
+    AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("an attempt panicked");
         let result = AttemptResult::deferred(3, 0, "the attempt broke off");
         let results = numbers.into_iter().map(|number| wire::result((number, result.clone()))).collect();

@@ -12,12 +12,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use crate::in_flight::InFlight;
 use crate::job::Context;
 use crate::settle::Settler;
 use crate::{attempt, wire};
 
-/// A third of the life of a lease (60 s): one Extend that is lost costs nothing.
-const EXTEND_INTERVAL: Duration = Duration::from_secs(20);
+/// A quarter of the life of a lease (60 s): it is prolonged at half its life at the latest, so one Extend that is lost
+/// costs nothing.
+const EXTEND_INTERVAL: Duration = Duration::from_secs(15);
 /// First wait before the queue is asked again; doubles.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait before the queue is asked again.
@@ -55,7 +57,7 @@ pub(crate) async fn run(context: Context) {
         let pool = Arc::clone(&context.pool);
         async move { pool.sweep().await }
     });
-    let extender = tokio::spawn(extend(context.clone(), Arc::clone(&settler)));
+    let extender = tokio::spawn(extend(context.clone(), Arc::clone(&settler.in_flight), EXTEND_INTERVAL));
     let mut work = Loop { context, settler, settlements, attempts: JoinSet::new() };
     work.lease().await;
     let (context, settlements) = work.finish().await;
@@ -230,12 +232,12 @@ impl Loop {
 }
 
 /// Prolongs what takes long.
-async fn extend(context: Context, settler: Arc<Settler>) {
-    let mut ticks = interval(EXTEND_INTERVAL);
+pub(crate) async fn extend(context: Context, in_flight: Arc<InFlight>, every: Duration) {
+    let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let leases = settler.in_flight.to_extend();
+        let leases = in_flight.to_extend();
         if leases.is_empty() {
             continue;
         }

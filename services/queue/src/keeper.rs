@@ -15,7 +15,7 @@ use crate::writer::Writer;
 
 /// How often it looks.
 const TICK: Duration = Duration::from_secs(1);
-/// Between two looks at old events.
+/// Between two looks at old events and idle routes.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 /// Events of one bite; between two bites mail goes on.
 const TRIM_BITE: u32 = 500;
@@ -63,6 +63,7 @@ pub(crate) async fn run<S: Store, B: BodyStore>(keeper: Keeper<S, B>, service: s
         if trimmed.is_none_or(|at| now.saturating_duration_since(at) >= TRIM_EVERY) {
             trimmed = Some(now);
             keeper.log("trimming events", keeper.trim().await);
+            keeper.writer.trim_routes();
         }
         if now.saturating_duration_since(swept) >= SWEEP_EVERY {
             swept = now;

@@ -104,3 +104,37 @@ async fn a_drain_with_nothing_in_flight_ends_at_once_even_before_the_queue_is_th
     node.drain().begin();
     tokio::time::timeout(Duration::from_secs(20), node.drain().finished()).await.unwrap();
 }
+
+#[tokio::test]
+async fn leases_that_take_long_are_prolonged_until_they_are_settled() {
+    let bench = Bench::new(vec![]);
+    let in_flight: Arc<crate::in_flight::InFlight> = Arc::default();
+    let token = |n| pb::LeaseToken { delivery: n, fence: 1 };
+    in_flight.add(token(1));
+    in_flight.add(token(2));
+    bench.queue.state.lock().unwrap().extends_fail = 1;
+    let every = Duration::from_millis(5);
+    let extender = tokio::spawn(crate::lease::extend(bench.context.clone(), Arc::clone(&in_flight), every));
+    let named = |state: &mut queue::State, n| state.extended.last().is_some_and(|last| last.contains(&token(n)));
+    bench.queue.wait_for(|state| (named(state, 1) && named(state, 2)).then_some(())).await;
+    in_flight.remove(&token(1));
+    bench.queue.wait_for(|state| (!named(state, 1) && named(state, 2)).then_some(())).await;
+    in_flight.remove(&token(2));
+    let calls = || bench.queue.state.lock().unwrap().extended.len();
+    tokio::time::sleep(every * 4).await;
+    let before = calls();
+    tokio::time::sleep(every * 4).await;
+    assert_eq!(calls(), before, "with nothing in flight nothing is asked");
+    extender.abort();
+}
+
+#[tokio::test]
+async fn an_attempt_that_panics_is_a_deferral_of_all_its_recipients() {
+    let lease = Some(pb::LeaseToken { delivery: 7, fence: 1 });
+    let settlement = crate::attempt::settled(lease, vec![1, 4], async { panic!("a bug") }).await;
+    assert_eq!(settlement.lease, lease);
+    assert_eq!(
+        words(&settlement),
+        ["1 deferred 4.3.0 the attempt broke off", "4 deferred 4.3.0 the attempt broke off"]
+    );
+}

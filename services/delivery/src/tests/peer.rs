@@ -48,6 +48,15 @@ pub(crate) struct Peer {
 impl Peer {
     /// `script` is asked with the number of the connection (from 1) and the line.
     pub(crate) async fn start(script: impl Fn(usize, &str) -> Act + Send + Sync + 'static) -> Self {
+        Self::start_tcp(script, false).await
+    }
+
+    /// The same with TLS from the first octet.
+    pub(crate) async fn start_tls(script: impl Fn(usize, &str) -> Act + Send + Sync + 'static) -> Self {
+        Self::start_tcp(script, true).await
+    }
+
+    async fn start_tcp(script: impl Fn(usize, &str) -> Act + Send + Sync + 'static, implicit: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (acceptor, certificate_pem) = tls();
         let peer = Self {
@@ -63,11 +72,11 @@ impl Peer {
                 let (heard, script, acceptor) = (heard.clone(), script.clone(), acceptor.clone());
                 tokio::spawn(async move {
                     let mut stream = BufReader::new(stream);
-                    if serve(&mut stream, number, &script, &heard, true).await == Some(Ended::ForTls)
+                    if (implicit || serve(&mut stream, number, &script, &heard, true).await == Some(Ended::ForTls))
                         && let Ok(stream) = acceptor.accept(stream.into_inner()).await
                     {
                         heard.lock().unwrap().push("<tls>".into());
-                        serve(&mut BufReader::new(stream), number, &script, &heard, false).await;
+                        serve(&mut BufReader::new(stream), number, &script, &heard, implicit).await;
                     }
                 });
             }

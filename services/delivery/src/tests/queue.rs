@@ -31,6 +31,9 @@ pub(crate) struct State {
     pub(crate) settle_calls: Vec<Vec<Settlement>>,
     /// So many calls of Settle fail.
     pub(crate) settles_fail: usize,
+    /// So many calls of Extend fail.
+    pub(crate) extends_fail: usize,
+    pub(crate) extended: Vec<Vec<LeaseToken>>,
     pub(crate) bodies: HashMap<String, Vec<Bytes>>,
 }
 
@@ -133,7 +136,13 @@ impl Queue for FakeQueue {
         Ok(Response::new(SettleResponse { answers }))
     }
 
-    async fn extend(&self, _: Request<ExtendRequest>) -> Result<Response<ExtendResponse>, Status> {
+    async fn extend(&self, request: Request<ExtendRequest>) -> Result<Response<ExtendResponse>, Status> {
+        let mut state = self.state.lock().unwrap();
+        if state.extends_fail > 0 {
+            state.extends_fail -= 1;
+            return Err(Status::unavailable("restart"));
+        }
+        state.extended.push(request.into_inner().leases);
         Ok(Response::new(ExtendResponse::default()))
     }
     async fn accept(&self, _: Request<Streaming<AcceptRequest>>) -> Result<Response<AcceptResponse>, Status> {

@@ -231,6 +231,30 @@ async fn tls_is_used_and_verified_as_the_transport_says() {
 }
 
 #[tokio::test]
+async fn implicit_tls_comes_before_the_greeting_and_never_falls_back() {
+    use ClientTlsMode::Implicit;
+    let peer = Peer::start_tls(|_, line| offers_tls(line)).await;
+    let by_name = || relay(RelayTo::Hosts(vec![HostPort { host: "localhost".into(), port: peer.address.port() }]));
+    let login = || Some(Credentials { user: "u".into(), password: Secret::new("p") });
+    let known = Some(peer.certificate_pem.clone());
+    let secure = Relay { auth: login(), ..with_tls(by_name(), Implicit, Verify::Full, known) };
+    let bench = Bench::new(vec![out(secure)]);
+    assert_eq!(bench.attempt(delivery("out", &["a@x.example"])).await, ["1 relayed 2.0.0 250 2.0.0 taken"]);
+    let heard = peer.heard();
+    assert_eq!(heard[0], "<tls>", "nothing is said in the clear: {heard:?}");
+    assert!(peer.heard_beginning("AUTH PLAIN") == 1 && peer.heard_beginning("STARTTLS") == 0, "{heard:?}");
+
+    let strange = Bench::new(vec![out(with_tls(by_name(), Implicit, Verify::Full, None))]);
+    let found = strange.attempt(delivery("out", &["a@x.example"])).await;
+    assert!(found[0].starts_with("1 deferred 4.7.5 TLS handshake failed"), "{found:?}");
+    let clear = Peer::start(|_, line| well_behaved(line)).await;
+    let bench = Bench::new(vec![out(with_tls(smart(&[&clear]), Implicit, Verify::None, None))]);
+    let found = bench.attempt(delivery("out", &["a@x.example"])).await;
+    assert!(found[0].starts_with("1 deferred 4.7.5 TLS handshake failed"), "{found:?}");
+    assert_eq!(clear.heard_beginning("EHLO"), 0);
+}
+
+#[tokio::test]
 async fn broken_tls_is_gone_around_only_where_it_is_opportunistic() {
     for (mode, expected) in
         [(ClientTlsMode::Opportunistic, "1 relayed"), (ClientTlsMode::Required, "1 deferred 4.7.5 TLS")]

@@ -136,7 +136,9 @@ impl State {
                 if self.taken.contains(&row.key) || self.unreadable.contains(&seq) {
                     continue;
                 }
-                if self.touched.contains(&seq) || self.heads >= HEADS_MAX {
+                // One head a route is always let in: routes that rest with theirs must not hold up the others.
+                let full = self.heads >= HEADS_MAX && !route.heads.is_empty();
+                if self.touched.contains(&seq) || full {
                     route.may_have(Some(row.due));
                     continue;
                 }

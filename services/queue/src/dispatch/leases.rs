@@ -158,6 +158,11 @@ impl State {
 
     // People.
 
+    /// Whether a recipient was removed while it was leased.
+    pub fn was_removed(&self, key: i64) -> bool {
+        self.changed.get(&key) == Some(&RecipientState::Removed)
+    }
+
     /// Changes that took place in the store.
     pub fn changed(&mut self, done: &[(RecipientChange, RouteId)], now: i64) {
         for (change, id) in done {

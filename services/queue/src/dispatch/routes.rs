@@ -8,7 +8,7 @@ use crate::model::Seq;
 
 /// Heads of one route that are kept in memory.
 pub(super) const ROUTE_HEADS_MAX: usize = 256;
-/// Heads of all routes that are kept in memory.
+/// Heads of all routes that are kept in memory, beyond one of each.
 pub(super) const HEADS_MAX: usize = 32 << 10;
 
 /// Recipients of one message-variant that are due.
@@ -65,6 +65,12 @@ impl Route {
 
     pub(super) fn is_due(&self, now: i64) -> bool {
         self.next_due.is_some_and(|due| due <= now)
+    }
+
+    /// Nothing waits, works or rests here. The store may still have held mail of it.
+    pub(super) fn is_idle(&self, instant: Instant) -> bool {
+        let waits = self.queued || self.timer.is_some() || self.next_due.is_some() || !self.heads.is_empty();
+        !waits && self.in_flight == 0 && !self.is_paused(instant)
     }
 
     pub(super) fn is_paused(&self, instant: Instant) -> bool {

@@ -117,6 +117,36 @@ impl State {
         }
     }
 
+    /// Routes that nothing is left of in memory, up to `limit`. The store may drop them from now on: it is told of each
+    /// again with the next recipient.
+    pub fn idle_routes(&mut self, limit: usize, instant: Instant) -> Vec<RouteId> {
+        let idle = self.routes.iter_mut().filter(|(_, route)| route.stored && route.is_idle(instant));
+        idle.take(limit)
+            .map(|(id, route)| {
+                route.stored = false;
+                *id
+            })
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub fn known_routes(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Routes that the store has dropped.
+    pub fn forget_routes(&mut self, dropped: &[RouteId]) {
+        for id in dropped {
+            let Some(route) = self.routes.remove(id) else { continue };
+            if let Some(names) = self.ids.get_mut(&route.transport) {
+                names.remove(&route.name);
+                if names.is_empty() {
+                    self.ids.remove(&route.transport);
+                }
+            }
+        }
+    }
+
     /// Nothing more is handed out.
     pub fn stop(&mut self) {
         self.stopped = true;
@@ -259,4 +289,22 @@ fn deliveries(message: &NewMessage) -> BTreeMap<(u32, RouteId), Vec<u32>> {
         found.entry((recipient.variant, recipient.route)).or_default().push(number);
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::routes::HEADS_MAX;
+    use crate::store::HeadRow;
+
+    #[test]
+    fn a_route_gets_a_head_however_many_rest_in_memory() {
+        let mut state = State::default();
+        let (route, _) = state.route("mx", "alive.example");
+        state.heads = HEADS_MAX;
+        let row = |n| HeadRow { route, due: 1, key: key(n, 0), variant: 0, bytes: 1 };
+        state.filled(&[(route, 256)], &[row(1), row(2)], 10);
+        let filled = &state.routes[&route];
+        assert_eq!((filled.heads.len(), filled.next_due, filled.queued), (1, Some(1), true));
+    }
 }

@@ -215,6 +215,9 @@ pub trait Store: Send + Sync + 'static {
     /// All routes with the time when each is next due.
     fn routes(&self) -> impl Future<Output = Result<Vec<StoredRoute>, StoreError>> + Send;
 
+    /// Drops those of these routes that no open or held recipient uses, durably. Returns which.
+    fn drop_routes(&self, routes: &[RouteId]) -> impl Future<Output = Result<Vec<RouteId>, StoreError>> + Send;
+
     /// The first open recipients of each route by due time, due or not, up to the number asked for.
     fn heads(&self, asks: &[(RouteId, u32)]) -> impl Future<Output = Result<Vec<HeadRow>, StoreError>> + Send;
 

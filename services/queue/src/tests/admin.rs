@@ -6,7 +6,7 @@ use posthouse_proto::queue::v1::SettleAnswer::Recorded;
 use posthouse_proto::queue::v1::queue_client::QueueClient;
 use tonic::Code;
 
-use super::kit::{Bench, DEFERRED, DELIVERED, Message, collect};
+use super::kit::{Bench, DEFERRED, DELIVERED, FAILED, Message, collect};
 
 fn of(id: &str) -> proto::ChangeRequest {
     let filter = proto::Filter { message_ids: vec![id.to_owned()], ..proto::Filter::default() };
@@ -91,6 +91,21 @@ async fn removed_mail_is_gone_and_its_sender_is_told_where_asked() {
         }
         assert!(bench.kinds(&id).await.contains(&"removed".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn the_sender_of_removed_mail_is_told_once_though_its_attempt_fails_too() {
+    let bench = Bench::new().await;
+    let id = bench.accept(Message::to(&["a@one.example"])).await;
+    let mut holder = bench.holder(3).await;
+    let delivery = holder.delivery().await;
+    bench.client.clone().remove(proto::ChangeRequest { report: true, ..of(&id) }).await.unwrap();
+    assert_eq!(bench.settle_all(&delivery, FAILED).await, Recorded);
+    let report = holder.report().await;
+    assert!(report.recipients[0].outcome.as_ref().unwrap().reply.contains("administrator"));
+    assert!(holder.nothing().await, "a second report");
+    assert_eq!(bench.status().await.reports, 1);
+    assert_eq!(bench.kinds(&id).await, ["received", "removed"]);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@ use std::time::Duration;
 use posthouse_proto::queue::v1 as proto;
 use posthouse_proto::queue::v1::SettleAnswer::{Recorded, Stale};
 
+use crate::store::Store;
+
 use super::kit::{Bench, DEFERRED, DELIVERED, Message, result, settlement, until};
 
 fn limit(in_flight: u32, recipients: u32) -> Vec<proto::RouteLimit> {
@@ -243,4 +245,32 @@ async fn a_holder_that_is_gone_gets_nothing_more() {
     until("the holder is off the list", || !bench.inner.dispatch.lock().holders.any_credit()).await;
     let id = bench.accept(Message::to(&["a@one.example"])).await;
     assert_eq!(bench.holder(1).await.delivery().await.message_id, id);
+}
+
+#[tokio::test]
+async fn routes_that_nothing_is_queued_for_are_forgotten_and_come_back_with_their_mail() {
+    let bench = Bench::new().await;
+    let mut holder = bench.holder(10).await;
+    for n in 0..5 {
+        bench.accept(Message::to(&[&format!("a@r{n}.example")])).await;
+        let delivery = holder.delivery().await;
+        // The first one waits for its retry.
+        bench.settle_all(&delivery, if n == 0 { DEFERRED } else { DELIVERED }).await;
+    }
+    let held = bench.accept(Message::to(&["a@held.example"])).await;
+    let of_held = proto::Filter { message_ids: vec![held.clone()], ..proto::Filter::default() };
+    let of_held = proto::ChangeRequest { filter: Some(of_held), ..proto::ChangeRequest::default() };
+    let leased = holder.delivery().await;
+    bench.client.clone().hold(of_held.clone()).await.unwrap();
+    bench.settle_all(&leased, DEFERRED).await;
+
+    bench.inner.writer.trim_routes();
+    until("idle routes are forgotten", || bench.inner.dispatch.lock().known_routes() == 2).await;
+    assert_eq!(bench.inner.store.routes().await.unwrap().len(), 2, "those with waiting and with held mail stay");
+    let again = bench.accept(Message::to(&["b@r1.example"])).await;
+    assert_eq!(holder.delivery().await.message_id, again);
+    bench.client.clone().release(of_held).await.unwrap();
+    assert_eq!(holder.delivery().await.message_id, held);
+    bench.clock.advance(Duration::from_secs(3600));
+    assert_eq!(holder.delivery().await.route, "r0.example");
 }

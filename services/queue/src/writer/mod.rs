@@ -73,6 +73,7 @@ enum Op {
     Settle(Vec<Settlement>, Reply<Vec<Answer>>),
     Change(Changes, Option<Reply<Vec<i64>>>),
     DropReport(i64),
+    TrimRoutes,
     Probe(oneshot::Sender<()>),
 }
 
@@ -123,6 +124,11 @@ impl Writer {
     /// Drops an obligation that cannot be read, soon.
     pub fn drop_report(&self, number: i64) {
         let _ = self.ops.try_send(Op::DropReport(number));
+    }
+
+    /// Lets go of routes that nothing is queued for, soon: between two groups, so that no message is on its way to one.
+    pub fn trim_routes(&self) {
+        let _ = self.ops.try_send(Op::TrimRoutes);
     }
 
     /// Lets the writer find out whether trouble is over.

@@ -9,7 +9,7 @@ use super::{Accepted, Changes, Reply, ReportEnd, Settlement};
 use crate::context::Settings;
 use crate::dispatch::{State, Work};
 use crate::events;
-use crate::model::{Event, NewMessage, NewRecipient, seq_of};
+use crate::model::{Event, NewMessage, NewRecipient, Outcome, OutcomeKind, key, seq_of};
 use crate::settle::{Attempt, settle};
 use crate::store::{NewReport, NewRoute, RecipientUpdate, ReportLater, Write};
 
@@ -27,7 +27,12 @@ pub(super) fn prepare_settle(
 ) -> Vec<RecipientUpdate> {
     match work {
         Work::Delivery(leased) => {
-            if settlement.results.is_empty() {
+            // What was removed meanwhile has its end, and its report where one was asked for: a failure adds nothing.
+            let counts = |(number, outcome): &&(u32, Outcome)| {
+                matches!(outcome.kind, OutcomeKind::Delivered { .. }) || !state.was_removed(key(leased.seq, *number))
+            };
+            let results: Vec<_> = settlement.results.iter().filter(counts).cloned().collect();
+            if results.is_empty() {
                 return Vec::new();
             }
             let attempt = Attempt {
@@ -39,7 +44,7 @@ pub(super) fn prepare_settle(
                 recipients: &leased.recipients,
             };
             let schedule = settings.schedule(&leased.transport);
-            let settled = settle(&attempt, &settlement.results, &schedule, now, leased.number);
+            let settled = settle(&attempt, &results, &schedule, now, leased.number);
             for (kind, text) in settled.events {
                 write.events.push(event(state, leased.id.clone(), now, kind, text));
             }

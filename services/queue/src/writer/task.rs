@@ -19,6 +19,9 @@ const GROUP_MAX: usize = 512;
 /// Octets of bodies and header sections of one group.
 const GROUP_BYTES: u64 = 16 << 20;
 
+/// Idle routes that are dropped in one go: some ten milliseconds.
+const ROUTES_TRIMMED_MAX: usize = 4096;
+
 /// An operation that is ready to be written, and what happens when it was.
 pub(super) struct Prepared {
     pub(super) write: Write,
@@ -66,6 +69,10 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                     None => return,
                 },
             };
+            if matches!(first, Op::TrimRoutes) {
+                self.trim_routes().await;
+                continue;
+            }
             let mut bytes = weight(&first);
             let mut apart = Apart::default();
             apart.admit(&first);
@@ -131,6 +138,17 @@ impl<S: Store, B: BodyStore> Task<S, B> {
         self.dispatch.wake();
     }
 
+    async fn trim_routes(&self) {
+        let idle = self.dispatch.lock().idle_routes(ROUTES_TRIMMED_MAX, self.clock.instant());
+        if idle.is_empty() {
+            return;
+        }
+        match self.store.drop_routes(&idle).await {
+            Ok(dropped) => self.dispatch.lock().forget_routes(&dropped),
+            Err(error) => tracing::warn!(%error, "idle routes not dropped"),
+        }
+    }
+
     /// After trouble: looks what is really there before anything else is written or handed out.
     async fn recover(&self) -> Result<(), StoreError> {
         self.store.probe().await?;
@@ -176,6 +194,8 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                 let write = Write { reports_done: vec![number], ..Write::default() };
                 Some(Prepared { write, then: Then::DropReport })
             }
+            // It is no part of a group.
+            Op::TrimRoutes => None,
             Op::Probe(reply) => {
                 // Trouble was looked into before the group was prepared.
                 let _ = reply.send(());
@@ -277,7 +297,8 @@ impl Write {
     }
 }
 
-/// What cannot stand twice in one transaction: changes (of one recipient), and reports under one key.
+/// What cannot stand twice in one transaction: changes (of one recipient), and reports under one key. What drops routes
+/// stands alone.
 #[derive(Default)]
 struct Apart {
     change: bool,
@@ -296,6 +317,7 @@ impl Apart {
                 }
                 None => true,
             },
+            Op::TrimRoutes => false,
             _ => true,
         }
     }
@@ -318,6 +340,6 @@ fn refuse(op: Op, error: &StoreError) {
         Op::Settle(_, reply) => drop(reply.send(Err(error.clone()))),
         Op::Change(_, Some(reply)) => drop(reply.send(Err(error.clone()))),
         Op::Probe(reply) => drop(reply.send(())),
-        Op::Change(_, None) | Op::DropReport(_) => {}
+        Op::Change(_, None) | Op::DropReport(_) | Op::TrimRoutes => {}
     }
 }

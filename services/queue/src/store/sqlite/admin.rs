@@ -205,6 +205,10 @@ impl Store for SqliteStore {
         self.read_routes().await
     }
 
+    async fn drop_routes(&self, routes: &[RouteId]) -> Result<Vec<RouteId>, StoreError> {
+        self.delete_routes(routes).await
+    }
+
     async fn heads(&self, asks: &[(RouteId, u32)]) -> Result<Vec<HeadRow>, StoreError> {
         self.read_heads(asks).await
     }

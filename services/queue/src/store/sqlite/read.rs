@@ -26,6 +26,11 @@ const RECIPIENTS: &str = "SELECT r.rkey, r.due, r.attempts, r.warned, r.address,
     FROM json_each(?) AS j JOIN recipients AS r ON r.rkey = j.value JOIN routes AS t ON t.route = r.route
     WHERE r.state = 0";
 
+/// Two looks into an index for each route.
+pub(super) const UNUSED_ROUTE: &str = "NOT EXISTS
+    (SELECT 1 FROM recipients AS r WHERE r.route = routes.route AND r.state = 0)
+    AND NOT EXISTS (SELECT 1 FROM recipients AS r WHERE r.route = routes.route AND r.state = 1)";
+
 impl SqliteStore {
     pub(super) async fn read_start(&self) -> Result<Loaded, StoreError> {
         let mut held = self.writer().await?;
@@ -35,14 +40,8 @@ impl SqliteStore {
             .fetch_one(&mut *connection)
             .await
             .map_err(failed)?;
-        sqlx::query(
-            "DELETE FROM routes
-             WHERE NOT EXISTS (SELECT 1 FROM recipients AS r WHERE r.route = routes.route AND r.state = 0)
-             AND NOT EXISTS (SELECT 1 FROM recipients AS r WHERE r.route = routes.route AND r.state = 1)",
-        )
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
+        let unused = format!("DELETE FROM routes WHERE {UNUSED_ROUTE}");
+        sqlx::query(AssertSqlSafe(unused)).execute(&mut *connection).await.map_err(failed)?;
         let mut counted = Vec::with_capacity(5);
         // Each walks the leaves of one index at most.
         for sql in [

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use futures_util::TryStreamExt;
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
+use super::read::UNUSED_ROUTE;
 use super::{SqliteStore, classify};
-use crate::model::{Body, key};
+use crate::model::{Body, RouteId, key};
 use crate::store::{StoreError, Write, Written};
 
 /// What the first column of a returned row says it is.
@@ -301,6 +302,16 @@ impl SqliteStore {
         .execute(held.connection()?)
         .await;
         result.map(|done| done.rows_affected()).map_err(|error| held.failed(&error))
+    }
+
+    pub(super) async fn delete_routes(&self, routes: &[RouteId]) -> Result<Vec<RouteId>, StoreError> {
+        let list = serde_json::to_string(routes).map_err(|error| StoreError::Refused(error.to_string()))?;
+        let mut held = self.writer().await?;
+        let text = format!(
+            "DELETE FROM routes WHERE route IN (SELECT value FROM json_each(?)) AND {UNUSED_ROUTE} RETURNING route"
+        );
+        let result = sqlx::query_scalar(AssertSqlSafe(text)).bind(list).fetch_all(held.connection()?).await;
+        result.map_err(|error| held.failed(&error))
     }
 
     pub(super) async fn write_nothing(&self) -> Result<(), StoreError> {
