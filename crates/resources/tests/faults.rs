@@ -465,9 +465,16 @@ fn listeners_say_what_works() {
             ],
         ),
         (
-            "  port: 26\n  tls: { selfSigned: true, clientCertificates: { mode: required } }",
+            "  port: 26\n  tls:\n    selfSigned: true\n    clientCertificates:\n      mode: required\n      authoritiesFile: ca.crt",
             &[
-                "6:28: client certificates are asked for, but there are no authorities to verify them by: add authoritiesSecretRef or authoritiesFile",
+                "9:7: client certificates are required, but sessions without TLS have none: set tls.mode to required or implicit",
+                "10:7: file \"ca.crt\" cannot be read: no such file: put the file there, readable for the platform; the path is relative to the document",
+            ],
+        ),
+        (
+            "  port: 26\n  tls: { mode: required, selfSigned: true, clientCertificates: { mode: required } }",
+            &[
+                "6:44: client certificates are asked for, but there are no authorities to verify them by: add authoritiesSecretRef or authoritiesFile",
             ],
         ),
         (

@@ -18,5 +18,6 @@ mod proxy;
 mod relay;
 mod reload;
 mod restart;
+mod rules;
 mod sessions;
 mod tables;

@@ -93,6 +93,39 @@ fn a_client_that_pipelines_behind_starttls_gains_nothing() {
 }
 
 #[test]
+fn nobody_logs_in_without_tls_and_implicit_tls_begins_at_the_first_byte() {
+    let text = [
+        documents::listener_mx("auth: { optional: true }\n"),
+        documents::listener_submission(),
+        documents::listener_submission().replace("name: submission", "name: tls").replace("required,", "implicit,"),
+    ];
+    let site = site(&text.concat());
+    let posthouse = site.start();
+    // alice@example.org with the right password.
+    let auth = "AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAGNoYW5nZS1tZQ==";
+    for (listener, code, start) in [("mx", 538, "5.7.11"), ("submission", 530, "5.7.0")] {
+        let mut client = Client::connect(posthouse.address(listener));
+        let hello = client.say("EHLO client.test", 250).text();
+        assert!(hello.contains("STARTTLS") && !hello.contains("AUTH"), "{listener}: {hello}");
+        let reply = client.say(auth, code);
+        assert!(reply.text().starts_with(start), "{listener}: {reply}");
+        client.say("AUTH LOGIN", code);
+        let (mut client, _) = client.start_tls("localhost");
+        let hello = client.say("EHLO client.test", 250).text();
+        assert!(!hello.contains("STARTTLS") && hello.contains("AUTH PLAIN LOGIN"), "{listener}: {hello}");
+        client.say(auth, 235);
+    }
+    let mut client = Client::connect_tls(posthouse.address("tls"));
+    let hello = client.say("EHLO client.test", 250).text();
+    assert!(!hello.contains("STARTTLS") && hello.contains("AUTH PLAIN LOGIN"), "{hello}");
+    client.say("STARTTLS", 503);
+    client.say("MAIL FROM:<alice@example.org>", 530);
+    client.say(auth, 235);
+    let text = message("alice@example.org", "bob@example.org", "implicit");
+    queued_id(&client.deliver("alice@example.org", &["bob@example.org"], &text));
+}
+
+#[test]
 fn limits_are_kept_and_the_session_lives_on_where_it_may() {
     let limits = "limits: { messageMax: 10Ki, recipientsMax: 2, headerMax: 2Ki, receivedFieldsMax: 3, sessionsPerSourceMax: 2, errorsMax: 3 }\n";
     let site = site(&documents::listener_mx(limits));

@@ -225,6 +225,10 @@ impl<'a> Compiler<'a> {
             let what = "client certificates are asked for, but there are no authorities to verify them by";
             self.fault(object, &client_path, what, "add authoritiesSecretRef or authoritiesFile");
         }
+        if clients.mode == ClientCertificateMode::Required && matches!(mode, TlsMode::Off | TlsMode::Opportunistic) {
+            let what = "client certificates are required, but sessions without TLS have none";
+            self.fault(object, &client_path.key("mode"), what, "set tls.mode to required or implicit");
+        }
         Tls {
             mode,
             certificates: names,

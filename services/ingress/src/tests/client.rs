@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use resources::snapshot::Certificate;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -97,16 +98,32 @@ impl Client {
 
     /// Starts TLS, trusting these certificates only.
     pub(super) async fn tls(self, trusted_pem: &[u8]) -> std::io::Result<Self> {
+        self.tls_as(trusted_pem, None, rustls::DEFAULT_VERSIONS).await
+    }
+
+    /// The same with a certificate (and its key) of the client, if any, and these versions of TLS.
+    pub(super) async fn tls_as(
+        self,
+        trusted_pem: &[u8],
+        identity: Option<&Certificate>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> std::io::Result<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(trusted_pem) {
             roots.add(certificate.unwrap()).unwrap();
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => config.with_no_client_auth(),
+            Some(Certificate { chain_pem, key_pem }) => {
+                let chain = CertificateDer::pem_slice_iter(chain_pem).collect::<Result<_, _>>().unwrap();
+                config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key_pem).unwrap()).unwrap()
+            }
+        };
         let name = ServerName::try_from("localhost").unwrap();
         assert!(self.io.buffer().is_empty(), "plain text before TLS");
         let stream = TlsConnector::from(Arc::new(config)).connect(name, self.io.into_inner()).await?;

@@ -141,3 +141,83 @@ async fn a_stalled_handshake_is_closed() {
     let site = Site::start_with(snapshot).await;
     Client::connect(&site.address("mx")).await.expect_end().await;
 }
+
+/// A certificate of a client, signed by its own key.
+fn client_certificate(name: &str) -> Certificate {
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = parameters.self_signed(&key).unwrap();
+    Certificate { chain_pem: certificate.pem().into_bytes(), key_pem: key.serialize_pem().into_bytes() }
+}
+
+#[tokio::test]
+async fn certificates_of_clients_are_optional_or_required_and_always_verified() {
+    let (known, stranger) = (client_certificate("relay-7"), client_certificate("relay-7"));
+    let checked = |name: &str, client_certificates| {
+        let mut listener = with_tls(listener(name), TlsMode::Implicit, "cert");
+        listener.tls.client_certificates = client_certificates;
+        listener.tls.client_authorities = Some(known.chain_pem.clone().into());
+        listener
+    };
+    let listeners =
+        vec![checked("optional", ClientCertificates::Optional), checked("required", ClientCertificates::Required)];
+    let (snapshot, chain) = with_certificate(snapshot(listeners));
+    let site = Site::start_with(snapshot).await;
+    for (listener, identity, expected) in [
+        ("optional", None, Some("")),
+        ("optional", Some(&known), Some("CN=relay-7")),
+        ("optional", Some(&stranger), None),
+        ("required", None, None),
+        ("required", Some(&known), Some("CN=relay-7")),
+        ("required", Some(&stranger), None),
+    ] {
+        let client = Client::connect(&site.address(listener)).await;
+        let client = client.tls_as(&chain, identity, rustls::DEFAULT_VERSIONS).await;
+        let Some(expected) = expected else {
+            // With TLS 1.3 the client learns of it when it reads.
+            if let Ok(mut client) = client {
+                client.expect_end().await;
+            }
+            continue;
+        };
+        let mut client = client.unwrap();
+        client.expect("220").await;
+        client.command("EHLO client", "250-").await;
+        client.begin(&["bob@example.net"]).await;
+        let envelope = site.policy.envelopes.lock().unwrap().pop().unwrap();
+        assert_eq!(envelope.session.unwrap().client_certificate, expected, "{listener}");
+    }
+}
+
+#[tokio::test]
+async fn no_version_of_tls_below_the_lowest_is_spoken() {
+    use rustls::version::{TLS12, TLS13};
+    let lowest = |name: &str, version_min| {
+        let mut listener = with_tls(listener(name), TlsMode::Implicit, "cert");
+        listener.tls.version_min = version_min;
+        listener
+    };
+    let listeners = vec![lowest("old", TlsVersion::V1_2), lowest("new", TlsVersion::V1_3)];
+    let (snapshot, chain) = with_certificate(snapshot(listeners));
+    let site = Site::start_with(snapshot).await;
+    for (listener, version, expected) in [
+        ("old", &TLS12, Some("(TLSv1.2 ")),
+        ("old", &TLS13, Some("(TLSv1.3 ")),
+        ("new", &TLS12, None),
+        ("new", &TLS13, Some("(TLSv1.3 ")),
+    ] {
+        let client = Client::connect(&site.address(listener)).await.tls_as(&chain, None, &[version]).await;
+        let Some(expected) = expected else {
+            assert!(client.is_err(), "{listener} speaks {version:?}");
+            continue;
+        };
+        let mut client = client.unwrap();
+        client.expect("220").await;
+        client.command("EHLO client", "250-").await;
+        client.message(&["bob@example.net"], "\r\nx").await;
+        let header = site.queue.stored.lock().unwrap().pop().unwrap().header();
+        assert!(header.contains(expected), "{listener}: {header}");
+    }
+}

@@ -153,7 +153,7 @@ async fn whoever_is_unknown_is_verified_once_too_against_a_dummy_of_the_scheme_a
     site.user(user("sha@example.org", Some(sha)));
     site.user(user("one@example.org", Some(&bcrypt('a'))));
     site.user(user("two@example.org", Some(&bcrypt('b'))));
-    site.user(User { disabled: true, ..user("off@example.org", Some(sha)) });
+    site.user(User { disabled: true, ..user("off@example.org", Some(&bcrypt('c'))) });
     site.user(user("nopass@example.org", None));
     let (snapshot, judge) = (site.snapshot(), Judge::new(Clock::system()));
     let authenticator = Authenticator::new(compare);
