@@ -1,4 +1,6 @@
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -9,11 +11,16 @@ use tokio::sync::watch;
 pub struct Drain {
     begun: Arc<watch::Sender<bool>>,
     working: Arc<watch::Sender<usize>>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { begun: Arc::new(watch::channel(false).0), working: Arc::new(watch::channel(0).0) }
+        Self {
+            begun: Arc::new(watch::channel(false).0),
+            working: Arc::new(watch::channel(0).0),
+            failed: Arc::default(),
+        }
     }
 }
 
@@ -21,6 +28,25 @@ impl Drain {
     /// Begins it.
     pub fn begin(&self) {
         self.begun.send_replace(true);
+    }
+
+    /// Runs a task that the process cannot do without. If it panics the process ends in good order, and not well: then
+    /// whoever started it starts it anew.
+    pub fn essential(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let drain = self.clone();
+        let running = tokio::spawn(task);
+        tokio::spawn(async move {
+            if running.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!(name, "a task that cannot be done without panicked, the process ends");
+                drain.failed.store(true, Ordering::Release);
+                drain.begin();
+            }
+        });
+    }
+
+    /// Whether the process ends because of such a task.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// Whether it has begun.
@@ -56,5 +82,22 @@ pub struct DrainGuard {
 impl Drop for DrainGuard {
     fn drop(&mut self) {
         self.working.send_modify(|n| *n -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_an_essential_task_ends_the_process_and_its_good_end_does_not() {
+        let drain = Drain::default();
+        let (done, ended) = tokio::sync::oneshot::channel();
+        drain.essential("good", async move { done.send(()).unwrap() });
+        ended.await.unwrap();
+        assert!(!drain.has_begun());
+        drain.essential("bad", async { panic!("as the test wants it") });
+        drain.begun().await;
+        assert!(drain.has_failed());
     }
 }

@@ -80,10 +80,18 @@ impl EndSignals {
     }
 }
 
-/// Waits for a signal, lets everybody finish, and gives the exit code. A second signal ends at once.
+/// EX_SOFTWARE of sysexits.h.
+const FAILED: u8 = 70;
+
+/// Waits for a signal, or for the end of a task that the process cannot do without, lets everybody finish, and gives the
+/// exit code. A second signal ends at once.
 pub async fn until_end(node: &Node, signals: &mut EndSignals) -> u8 {
-    signals.next().await;
-    drain(node, signals.next()).await
+    tokio::select! {
+        _ = signals.next() => {}
+        () = node.drain().begun() => {}
+    }
+    let code = drain(node, signals.next()).await;
+    if node.drain().has_failed() { FAILED } else { code }
 }
 
 /// Begins the end: not ready, no new work, what is in flight is finished within the platform's grace. `now` cuts it

@@ -95,6 +95,10 @@ fn apply(node: &Node, outcome: Result<Snapshot, Vec<Fault>>) {
     match outcome {
         Ok(next) => {
             metrics::gauge!("posthouse_snapshot_faults").set(0);
+            let before = node.health().parts().remove("configuration");
+            if matches!(before, Some(Part::Degraded(_))) {
+                tracing::info!("the configuration has no fault any more");
+            }
             node.health().set("configuration", Part::Ready);
             if next.version != node.snapshots().current().version {
                 tracing::info!(version = next.version, resources = next.resources, "a new configuration is in force");

@@ -30,6 +30,7 @@ pub async fn backup(which: &Which, args: &BackupArgs, out: &mut dyn Write) -> Ou
     let answer = reached.queue.backup(BackupRequest { directory: directory.to_owned() }).await?.into_inner();
     copy_folder(&reached.state_dir.join(KEYS), &target.join(KEYS)).context("the certificates cannot be copied")?;
     writeln!(out, "{}, {} to {}", count(answer.messages, "message"), size(answer.bytes), target.display())?;
+    writeln!(out, "mailboxes that lie below the state folder are not part of it: copy them as files")?;
     writeln!(out, "it runs with: posthouse run SITE --state {}", target.display())?;
     Ok(())
 }

@@ -74,7 +74,7 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
-    /// Copy mail and keys into a folder that a platform can run with
+    /// Copy the queue and the self-made certificates into a folder that a platform can run with (mailboxes are not part of it)
     Backup {
         #[command(flatten)]
         args: BackupArgs,
@@ -88,7 +88,7 @@ enum Command {
         #[command(subcommand)]
         command: ExportCommand,
     },
-    /// Submit a message from stdin: -t -i -f SENDER -F NAME -N NOTIFY -R RET -V ENVID RECIPIENT ...
+    /// Submit a message from stdin: [--state DIR] -t -i -f SENDER -F NAME -N NOTIFY -R RET -V ENVID RECIPIENT ...
     #[command(disable_help_flag = true)]
     Sendmail {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -142,8 +142,12 @@ pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
         return finish_sendmail(sendmail::main(arguments));
     }
     // Its options are not of the kind that a parser of today takes.
-    if arguments.get(1).is_some_and(|command| command == "sendmail") && !asks_for_help(arguments.get(2)) {
-        return finish_sendmail(sendmail::main(arguments.split_off(2)));
+    if arguments.get(1).is_some_and(|command| command == "sendmail") {
+        if !asks_for_help(arguments.get(2)) {
+            return finish_sendmail(sendmail::main(arguments.split_off(2)));
+        }
+        // Its own options are not those of the parser: what hyphens begin is handed on.
+        arguments = ["posthouse", "help", "sendmail"].map(OsString::from).into();
     }
     if arguments.get(1).is_some_and(|command| command == "deliver-as") {
         return delivery::as_user::main(io::stdin(), io::stdout());

@@ -60,7 +60,7 @@ async fn past(which: &Which, args: &TraceArgs, what: &str, out: &mut dyn Write) 
         }
         return Ok(());
     }
-    Err(Failure::new(Code::Failed, "nothing is known of such a message: events are kept for spec.eventRetention"))
+    Err(Failure::new(Code::Failed, "nothing is known of such a message: events are kept for spec.queue.eventRetention"))
 }
 
 /// What is asked, in order, until something is found: without its brackets a Message-ID looks like an address.

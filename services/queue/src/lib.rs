@@ -153,14 +153,15 @@ async fn assemble<S: Store, B: BodyStore>(
     dispatch.lock().load(&loaded, routes, clock.now().unix_ms());
     let condition = Condition::new(health);
     let cleaner = Arc::new(Cleaner::new(Arc::clone(&bodies)));
-    let writer = writer::start(Task {
+    let task = Task {
         store: Arc::clone(&store),
         dispatch: Arc::clone(&dispatch),
         settings: settings.clone(),
         condition: condition.clone(),
         cleaner: Arc::clone(&cleaner),
         clock: clock.clone(),
-    });
+    };
+    let writer = writer::start(task, drain.as_ref());
     let space = Space::new(&folder, clock.clone(), settings.clone(), condition.clone());
     let keeper = Keeper {
         store: Arc::clone(&store),
@@ -187,7 +188,8 @@ async fn assemble<S: Store, B: BodyStore>(
         _lock: lock,
     });
     if let Some(drain) = running {
-        tokio::spawn(dispatch::run(dispatch, Arc::clone(&store), writer, drain));
+        let essential = drain.clone();
+        essential.essential("queue dispatch", dispatch::run(dispatch, Arc::clone(&store), writer, drain));
         tokio::spawn(keeper::run(keeper, Arc::downgrade(&inner)));
         // What is there now and unknown to the store is from runs before: uploads of this one begin later.
         tokio::spawn(keeper::sweep_at_start(store, bodies, started));

@@ -1,6 +1,7 @@
 //! What people do with the queue and the rest from a terminal.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use testkit::eventually;
@@ -108,6 +109,8 @@ fn the_queue_of_a_stopped_platform_can_be_read_exported_imported_and_backed_up()
     for state in [&running, &stopped] {
         let output = site.cli(&["queue", "list", "--state", state.to_str().unwrap()]);
         assert!(ids.iter().all(|id| out(&output).contains(id)), "{state:?}: {}", out(&output));
+        let mode = std::fs::metadata(state.join("queue")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "mail is nobody else's business in a backup either");
     }
     // Another platform takes the exported mail over; twice is once.
     let other = crate::commands::site(address);

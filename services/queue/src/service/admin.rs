@@ -267,7 +267,7 @@ async fn prepare_backup(target: &Path, queue: &Path) -> Result<PathBuf, Status> 
         if std::fs::read_dir(&target)?.next().is_some() {
             return Ok(false);
         }
-        std::fs::create_dir(&made)?;
+        crate::make_private(&made)?;
         Ok(true)
     });
     match done.await {

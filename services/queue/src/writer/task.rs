@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use node::Clock;
+use node::{Clock, Drain};
 use tokio::sync::mpsc;
 use types::Timestamp;
 
@@ -50,10 +50,13 @@ pub struct Task<S, B> {
     pub clock: Clock,
 }
 
-/// Starts the writer over a store that has been loaded.
-pub fn start<S: Store, B: BodyStore>(task: Task<S, B>) -> Writer {
+/// Starts the writer over a store that has been loaded. Without it nothing is taken and nothing settled.
+pub fn start<S: Store, B: BodyStore>(task: Task<S, B>, drain: Option<&Drain>) -> Writer {
     let (ops, waiting) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(task.run(waiting));
+    match drain {
+        Some(drain) => drain.essential("queue writer", task.run(waiting)),
+        None => drop(tokio::spawn(task.run(waiting))),
+    }
     Writer { ops }
 }
 
