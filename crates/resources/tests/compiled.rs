@@ -274,10 +274,10 @@ fn tables_come_from_files_secrets_and_config_maps() {
         + "---\napiVersion: v1\nkind: Secret\nmetadata: { name: s }\ndata: { a: \"YSBiCg==\" }\n";
     let (objects, faults) = load(&[(PathBuf::from("site/a.yaml"), text.replace("'*.example.org'", "*.example.org"))]);
     assert_eq!(faults, []);
-    let environment = Environment { is_root: false, state_dir: "/state".into(), working_dir: PathBuf::from("/work") };
+    let environment = Environment { is_root: false, state_dir: "/state".into(), working_dir: PathBuf::from("/srv") };
     let read = |content: &'static str| {
         move |path: &Path| {
-            assert_eq!(path, Path::new("/work/site/lists/a"));
+            assert_eq!(path, Path::new("/srv/site/lists/a"));
             Ok(content.as_bytes().to_vec())
         }
     };
@@ -296,7 +296,7 @@ fn tables_come_from_files_secrets_and_config_maps() {
     let Table::Sqlite(query) = &*snapshot.rules.tables["query"] else { panic!() };
     assert_eq!(
         (query.path.as_path(), query.query.as_str()),
-        (Path::new("/work/site/u.sqlite"), "SELECT a FROM b WHERE c = '%u'")
+        (Path::new("/srv/site/u.sqlite"), "SELECT a FROM b WHERE c = '%u'")
     );
     // A file that changes makes another version, as a document does.
     let (other, _) = compile(&objects, &environment, &read("x z\n"));

@@ -59,7 +59,7 @@ fn run(files: &[(&str, &str)], contents: &[(&str, &str)]) -> (Option<Snapshot>, 
     let files: Vec<_> = files.iter().map(|(name, text)| (PathBuf::from(name), (*text).to_owned())).collect();
     let (objects, mut faults) = load(&files);
     let environment =
-        Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/work") };
+        Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/srv") };
     let read = |path: &Path| {
         let found = contents.iter().find(|(name, _)| Path::new(name) == path);
         found.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| "no such file".to_owned())
@@ -552,7 +552,7 @@ fn certificates_and_keys_belong_together() {
             ],
         ),
     ] {
-        check_files(&added, &[("/work/tls/crt", chain), ("/work/tls/key", key)], expected);
+        check_files(&added, &[("/srv/tls/crt", chain), ("/srv/tls/key", key)], expected);
     }
     let listener = document("MailListener", "new", "spec: { port: 26, tls: { secretName: mx-tls } }");
     let indent = |text: &str| text.replace('\n', "\n    ");

@@ -25,15 +25,15 @@ fn the_examples_of_the_reference_are_one_site_without_faults() {
     let (objects, faults) = load(&[(PathBuf::from("site.yaml"), blocks.join("---\n"))]);
     assert_eq!(faults, []);
     let environment =
-        Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/work") };
+        Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/srv") };
     let aliases = text.split("# tables/aliases\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap().to_owned();
     let files = |path: &Path| {
-        assert_eq!(path, Path::new("/work/tables/aliases"));
+        assert_eq!(path, Path::new("/srv/tables/aliases"));
         Ok(aliases.clone().into_bytes())
     };
     let (snapshot, faults) = compile(&objects, &environment, &files);
     assert_eq!(faults, []);
-    assert_eq!(snapshot.unwrap().files, [PathBuf::from("/work/tables/aliases")]);
+    assert_eq!(snapshot.unwrap().files, [PathBuf::from("/srv/tables/aliases")]);
 }
 
 #[test]

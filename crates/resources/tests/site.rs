@@ -23,7 +23,7 @@ metadata:
 ";
 
 fn environment() -> Environment {
-    Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/work") }
+    Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/srv") }
 }
 
 fn compile_files(files: &[(PathBuf, String)]) -> (Option<Snapshot>, Vec<Fault>) {

@@ -49,11 +49,12 @@ impl Address {
         let at = split(text)?;
         let (local, domain) = (&text[..at], &text[at + 1..]);
         let local = parse_local(local)?;
-        let address = Self { local: local.into(), domain: Domain::parse(domain)? };
-        if address.local.len() + 1 + address.domain.as_str().len() > PATH_OCTETS_MAX {
-            return Err(AddressError::TooLong);
-        }
-        Ok(address)
+        Self { local: local.into(), domain: Domain::parse(domain)? }.bounded()
+    }
+
+    fn bounded(self) -> Result<Self, AddressError> {
+        let octets = self.local.len() + 1 + self.domain.as_str().len();
+        if octets > PATH_OCTETS_MAX { Err(AddressError::TooLong) } else { Ok(self) }
     }
 
     /// Puts a local part and a domain together; the local part is taken unquoted.
@@ -64,7 +65,7 @@ impl Address {
         if local.len() > LOCAL_PART_OCTETS_MAX {
             return Err(AddressError::LocalPartTooLong);
         }
-        Ok(Self { local: local.into(), domain })
+        Self { local: local.into(), domain }.bounded()
     }
 
     /// The local part without quoting.
@@ -251,6 +252,15 @@ mod tests {
             let found = Address::parse(text).ok().map(|a| a.to_string());
             assert_eq!(found.as_deref(), *expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_address_is_bounded_however_it_was_made() {
+        let domain = Domain::parse(&vec!["a".repeat(60); 4].join(".")).unwrap();
+        let local = "a".repeat(20);
+        assert_eq!(Address::from_parts(&local, domain.clone()), Err(AddressError::TooLong));
+        assert_eq!(Address::parse(&format!("{local}@{domain}")), Err(AddressError::TooLong));
+        assert!(Address::from_parts("a", domain).is_ok());
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl Body {
         self.size
     }
 
+    /// Says what the message holds beside its body; true while all messages together stay within the budget.
+    pub(crate) fn hold(&mut self, beside: u64) -> bool {
+        self.account.hold(self.held + beside, self.bounds.memory_max_bytes)
+    }
+
     /// Takes the next octets. `beside` is what the message holds beside its body.
     pub(crate) async fn push(&mut self, bytes: Bytes, beside: u64) {
         let octets = bytes.len() as u64;
@@ -85,13 +90,13 @@ impl Body {
             self.cut_tail();
             self.pieces.push(bytes);
         }
-        let within = self.account.hold(self.held + beside, self.bounds.memory_max_bytes);
+        let within = self.hold(beside);
         if self.exchange.is_none() && (self.held > self.bounds.inline_max_bytes || !within) {
             self.open();
         }
         if self.exchange.is_some() && !self.pieces.is_empty() {
             self.flow().await;
-            self.account.hold(self.held + beside, self.bounds.memory_max_bytes);
+            self.hold(beside);
         }
     }
 

@@ -8,13 +8,16 @@ use crate::terms::Terms;
 
 /// Until there are several queue shards.
 const SHARD: u16 = 0;
+/// A header section up to this is taken even when the budget is used up: it cannot flow, and ordinary mail must go on.
+const HEADER_UNBUDGETED_BYTES: usize = 64 << 10;
 
 /// A message that arrives.
 pub(crate) struct Incoming {
     id: MessageId,
     received_at: Timestamp,
     splitter: HeaderSplitter,
-    fault: Option<HeaderFault>,
+    /// The answer to a message that is refused while it arrives.
+    fault: Option<Reply>,
     body: Body,
     /// Where the splitter puts what belongs to the body; empty between chunks.
     slices: Vec<Bytes>,
@@ -56,11 +59,23 @@ impl Incoming {
             return;
         }
         if let Err(fault) = self.splitter.push(chunk, &mut self.slices) {
-            self.fault = Some(fault);
-            self.slices = Vec::new();
+            self.refuse(refusal(fault));
+            return;
+        }
+        let header = self.splitter.header_len();
+        if self.slices.is_empty() && !self.body.hold(header as u64) && header > HEADER_UNBUDGETED_BYTES {
+            self.refuse(Reply::enhanced(452, 4, 3, 1, "no memory for such a header section, try again later"));
             return;
         }
         self.pass_on().await;
+    }
+
+    /// Nothing of the message is kept any more.
+    fn refuse(&mut self, reply: Reply) {
+        self.fault = Some(reply);
+        self.slices = Vec::new();
+        self.splitter = HeaderSplitter::new(HeaderLimits { bytes_max: 0, fields_max: 0, received_max: 0 });
+        self.body.hold(0);
     }
 
     async fn pass_on(&mut self) {
@@ -72,9 +87,9 @@ impl Incoming {
 
     /// Ends the message, or says why it is refused.
     pub(crate) async fn finish(mut self) -> Result<Whole, Reply> {
-        if let Some(fault) = self.fault {
+        if let Some(reply) = self.fault {
             self.body.abort().await;
-            return Err(refusal(fault));
+            return Err(reply);
         }
         let beside = self.splitter.header_len() as u64;
         let header = self.splitter.finish(&mut self.slices);

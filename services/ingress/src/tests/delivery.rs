@@ -176,6 +176,20 @@ async fn bodies_flow_early_when_the_budget_is_used_up() {
 }
 
 #[tokio::test]
+async fn a_large_header_section_waits_for_the_budget_too() {
+    let mut snapshot = snapshot(vec![listener("mx")]);
+    snapshot.platform.ingress_memory_max_bytes = 10_000;
+    let site = Site::start_with(snapshot).await;
+    let mut client = site.connect("mx").await;
+    client.command("EHLO client", "250-").await;
+    let field = format!("A: {}\r\n", "y".repeat(900));
+    for (fields, expected) in [(200, "452 4.3.1"), (20, "250 2.0.0")] {
+        let reply = client.message(&["alice@example.org"], &format!("{}\r\nx", field.repeat(fields))).await;
+        assert!(reply.starts_with(expected), "{fields} fields: {reply}");
+    }
+}
+
+#[tokio::test]
 async fn a_queue_that_breaks_off_a_large_body_is_451_and_a_client_that_leaves_commits_nothing() {
     let site = Site::start(vec![listener("mx")]).await;
     let mut client = site.connect("mx").await;
