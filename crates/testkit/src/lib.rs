@@ -19,7 +19,7 @@ pub mod smtp;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take before the test gives up: generous, since it only passes by when something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` says something.
 ///
