@@ -14,8 +14,8 @@ pub fn run() -> Result<()> {
     run_cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     tidy::run()?;
     deny()?;
-    // The system tests start the binary that this makes.
-    run_cargo(&["build", "--workspace", "--bins", "--locked"])?;
+    // Tests start what this makes: the system tests the binary, those of delivery the helper that is an example.
+    run_cargo(&["build", "--workspace", "--bins", "--examples", "--locked"])?;
     tests()
 }
 
