@@ -29,21 +29,15 @@ enum Task {
     /// Measures.
     Bench {
         #[command(subcommand)]
-        what: Bench,
+        what: bench::Bench,
     },
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// Binary size, time from start to ready, resident memory when idle, of the release build.
-    Start,
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
-        Task::Bench { what: Bench::Start } => bench::start(),
+        Task::Bench { what } => bench::run(what),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod admin_socket;
 mod calls;
 mod clock;
 mod drain;
+pub mod fault;
 pub mod folder;
 mod health;
 pub mod process;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench ...`: numbers that a command of the repository reproduces.
+//! `cargo xtask bench start`: size, time to ready, idle memory.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ const RSS_TARGET_KIB: u64 = 40 * 1024;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Binary size, time from exec to `/readyz` 200 on the second and later starts, RSS one second later.
-pub fn start() -> Result<()> {
+pub fn run() -> Result<()> {
     call(cargo().args(["build", "--release", "--locked", "-p", "posthouse"]))?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Ok(root()?.join("target")), |t| anyhow::Ok(t.into()))?;
