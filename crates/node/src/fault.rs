@@ -19,6 +19,7 @@ pub const POINTS: &[&str] = &[
     "queue.sweep-removed",
     "queue.migrate",
     "delivery.after-lease",
+    "delivery.attempt",
     "delivery.before-settle",
 ];
 

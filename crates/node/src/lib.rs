@@ -10,6 +10,7 @@ mod drain;
 pub mod fault;
 pub mod folder;
 mod health;
+pub mod panics;
 pub mod process;
 mod snapshots;
 mod state;

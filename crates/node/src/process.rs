@@ -1,4 +1,4 @@
-//! The life of the process: runtime, limits, panics, signals, the end.
+//! The life of the process: runtime, limits, signals, the end.
 
 use std::io;
 use std::time::Duration;
@@ -36,17 +36,6 @@ pub fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
-}
-
-/// Panics are logged like everything else, and counted: each is a bug.
-pub fn log_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let location = info.location().map(ToString::to_string).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("no text");
-        tracing::error!(what, location, "a task panicked");
-        metrics::counter!("posthouse_task_panics_total").increment(1);
-    }));
-    metrics::counter!("posthouse_task_panics_total").increment(0);
 }
 
 /// Sums up histograms now and then, also when nobody scrapes.

@@ -1,9 +1,8 @@
 //! One attempt: from a lease to its settlement, whatever happens.
 
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
+use node::panics::caught;
 use posthouse_proto::queue::v1 as pb;
 use resources::snapshot::TransportKind;
 
@@ -18,18 +17,20 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 pub(crate) async fn deliver(context: &Context, delivery: pb::Delivery) -> pb::Settlement {
     let lease = delivery.lease;
     let numbers: Vec<u32> = delivery.recipients.iter().map(|recipient| recipient.number).collect();
-    settled(lease, numbers, try_deliver(context, delivery)).await
+    let id = delivery.message_id.clone();
+    settled(&id, lease, numbers, try_deliver(context, delivery)).await
 }
 
 /// An attempt that panics ends as a deferral: its lease is not held until it expires, and nobody hears of a bounce.
 pub(crate) async fn settled(
+    id: &str,
     lease: Option<pb::LeaseToken>,
     numbers: Vec<u32>,
     attempt: impl Future<Output = pb::Settlement>,
 ) -> pb::Settlement {
     // Nothing is shared with the attempt but what is whole between its steps.
-    AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("an attempt panicked");
+    caught(attempt).await.unwrap_or_else(|panic| {
+        tracing::error!(id, what = panic.what, location = panic.location, "an attempt panicked");
         let result = AttemptResult::deferred(3, 0, "the attempt broke off");
         let results = numbers.into_iter().map(|number| wire::result((number, result.clone()))).collect();
         pb::Settlement { lease, results, ..Default::default() }
@@ -37,6 +38,7 @@ pub(crate) async fn settled(
 }
 
 async fn try_deliver(context: &Context, delivery: pb::Delivery) -> pb::Settlement {
+    node::fault::point("delivery.attempt");
     let clock = context.node.clock();
     let (lease, began) = (delivery.lease, clock.instant());
     let snapshot = context.node.snapshots().current();
@@ -164,8 +166,10 @@ fn class(result: &AttemptResult) -> &'static str {
 /// Submits a report. Never fails.
 pub(crate) async fn report(context: &Context, report: pb::Report) -> pb::Settlement {
     let (lease, message) = (report.lease, report.message_id.clone());
-    let outcome = AssertUnwindSafe(crate::report::submit(context, report)).catch_unwind().await;
-    let outcome = outcome.unwrap_or_else(|_| ReportOutcome::Later("the report broke off".into()));
+    let outcome = caught(crate::report::submit(context, report)).await.unwrap_or_else(|panic| {
+        tracing::error!(id = message, what = panic.what, location = panic.location, "a report panicked");
+        ReportOutcome::Later("the report broke off".into())
+    });
     let mut settlement = pb::Settlement { lease, ..Default::default() };
     match outcome {
         ReportOutcome::Submitted => tracing::info!(id = message, "report submitted"),

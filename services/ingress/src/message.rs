@@ -53,6 +53,11 @@ impl Incoming {
         }
     }
 
+    /// Its name from now on.
+    pub(crate) fn id(&self) -> MessageId {
+        self.id
+    }
+
     /// Takes the next octets. What breaks a bound is remembered, and the rest of the message is dropped.
     pub(crate) async fn push(&mut self, chunk: Bytes) {
         if self.fault.is_some() {

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::future::poll_immediate;
+use node::panics::{Panic, caught};
 use posthouse_proto::ingress::v1::Direction;
 use posthouse_proto::policy::v1 as policy;
 use smtp::server::{Event, MailFrom, MessageAnswer, RcptTo, Session, Step};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
-use types::{Class, Reply};
+use types::{Class, MessageId, Reply};
 
 use crate::connection::{TlsInfo, count_proxy_refusal, handshake};
 use crate::identity::{Beginning, Client, Identified, ProxyRefusal, beginning};
@@ -45,6 +46,8 @@ pub(crate) struct Shell {
     out: Vec<u8>,
     /// Boxed: an idle session has none.
     message: Option<Box<Incoming>>,
+    /// The message that arrives or is being stored, for whoever looks for it after a panic.
+    underway: Option<MessageId>,
     /// Octets of its text, for those who watch.
     text_octets: usize,
     timer: Timer,
@@ -109,6 +112,7 @@ impl Shell {
             input: BytesMut::new(),
             out: Vec::new(),
             message: None,
+            underway: None,
             text_octets: 0,
             last_read: 0,
             header_forbidden: identified.header_forbidden,
@@ -146,8 +150,25 @@ impl Shell {
         true
     }
 
-    /// Runs until one side closes.
+    /// Runs until one side closes. A panic ends this session and no other.
     pub(crate) async fn run(mut self) {
+        if let Err(panic) = caught(self.serve()).await {
+            self.give_up(&panic).await;
+        }
+    }
+
+    /// What was not answered is sent again: the client hears that it was our trouble, if it can hear anything.
+    async fn give_up(&mut self, panic: &Panic) {
+        let Panic { what, location } = panic;
+        let (listener, session) = (&self.terms.listener.name, self.presence.session.number);
+        let id = self.underway.map(|id| id.to_string()).unwrap_or_default();
+        tracing::error!(listener, session, id, what, location, "a session panicked");
+        self.presence.tell(Direction::Event, b"broke off");
+        smtp::syntax::write_reply(&Reply::enhanced(421, 4, 3, 0, "local trouble, try again later"), &mut self.out);
+        self.close().await;
+    }
+
+    async fn serve(&mut self) {
         loop {
             let now = self.shared.node.clock().instant();
             match self.advance(now) {
@@ -217,18 +238,23 @@ impl Shell {
             Event::Begin => {
                 self.presence.session.set_state(State::Message);
                 self.text_octets = 0;
-                self.message = Some(Box::new(Incoming::new(&self.shared, &self.terms)));
+                let message = Incoming::new(&self.shared, &self.terms);
+                self.underway = Some(message.id());
+                self.message = Some(Box::new(message));
             }
             // Handled where it arrives.
             Event::Chunk(_) => {}
             Event::End => {
+                node::fault::point("ingress.session");
                 let answer = self.end_message().await;
+                self.underway = None;
                 self.presence.session.set_state(State::Command);
                 self.session.answer_message(answer, &mut self.out, self.shared.node.clock().instant());
             }
             Event::Abandon(reason) => {
                 self.presence.session.set_state(State::Command);
                 self.count_message("rejected", abandon_reason(reason));
+                self.underway = None;
                 if let Some(message) = self.message.take() {
                     message.abandon().await;
                 }

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::Args;
 use node::folder::Folder;
 use node::process::{self, EndSignals};
-use node::{Clock, Node, Part, Snapshots, StateDir, admin_http, admin_socket, systemd, telemetry, watch};
+use node::{
+    Clock, Node, Part, Snapshots, StateDir, admin_http, admin_socket, panics, systemd, telemetry, watch,
+};
 use resources::Snapshot;
 
 use crate::exit::{Code, Failure};
@@ -64,7 +66,7 @@ async fn live(node: Node, folder: Folder) -> Result<ExitCode, Failure> {
 async fn start(node: &Node, folder: Folder) -> Result<(), Failure> {
     node.health().set("process", Part::NotReady("is starting".to_owned()));
     let metrics = telemetry::metrics()?;
-    process::log_panics();
+    panics::log_panics();
     process::keep_metrics_small(metrics.clone());
     admin_http::start(node, metrics).await?;
     queue::start(node).await?;

@@ -131,7 +131,7 @@ async fn leases_that_take_long_are_prolonged_until_they_are_settled() {
 #[tokio::test]
 async fn an_attempt_that_panics_is_a_deferral_of_all_its_recipients() {
     let lease = Some(pb::LeaseToken { delivery: 7, fence: 1 });
-    let settlement = crate::attempt::settled(lease, vec![1, 4], async { panic!("a bug") }).await;
+    let settlement = crate::attempt::settled("id", lease, vec![1, 4], async { panic!("a bug") }).await;
     assert_eq!(settlement.lease, lease);
     assert_eq!(
         words(&settlement),
