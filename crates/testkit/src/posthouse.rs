@@ -28,6 +28,7 @@ pub fn binary() -> PathBuf {
 /// A folder of documents and a state folder, both gone with the test.
 pub struct Site {
     folder: TempDir,
+    state: Option<PathBuf>,
 }
 
 impl Default for Site {
@@ -41,7 +42,14 @@ impl Site {
     pub fn new() -> Self {
         let folder = TempDir::with_prefix("posthouse-test-").expect("a temporary folder");
         fs::create_dir(folder.path().join("site")).expect("a folder for documents");
-        Self { folder }
+        Self { folder, state: None }
+    }
+
+    /// The state lies here instead: a mounted folder, for example.
+    #[must_use]
+    pub fn with_state(mut self, state: PathBuf) -> Self {
+        self.state = Some(state);
+        self
     }
 
     /// Writes one document file.
@@ -65,7 +73,7 @@ impl Site {
 
     /// Where the state is.
     pub fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.state.clone().unwrap_or_else(|| self.folder.path().join("state"))
     }
 
     /// For other files of the test.
@@ -122,6 +130,11 @@ impl Site {
 
     /// Starts the platform without waiting.
     pub fn spawn(&self) -> Posthouse {
+        self.spawn_with(&[])
+    }
+
+    /// Starts the platform with these variables in its environment, without waiting.
+    pub fn spawn_with(&self, variables: &[(&str, &str)]) -> Posthouse {
         // Addresses of an earlier run must not be taken for those of this one.
         let _ = fs::remove_file(self.state().join("run/listeners.json"));
         let _ = fs::remove_file(self.state().join("run/admin.json"));
@@ -132,6 +145,7 @@ impl Site {
             .arg(self.documents())
             .arg("--state")
             .arg(self.state())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log is opened twice"))
             .stderr(log)
@@ -227,6 +241,14 @@ impl Posthouse {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().ok().flatten();
+        }
+        self.ended
     }
 
     /// Waits for the end.

@@ -15,6 +15,21 @@ pub struct Client {
     stream: BufReader<Box<dyn Stream>>,
 }
 
+/// A handshake that takes any certificate, for clients that are about something else.
+///
+/// # Errors
+/// When the handshake fails or the connection ends.
+pub fn tls_stream<S: Read + Write + Send>(
+    mut stream: S,
+) -> std::io::Result<rustls::StreamOwned<rustls::ClientConnection, S>> {
+    let name = ServerName::try_from("localhost").expect("a server name");
+    let mut connection = rustls::ClientConnection::new(client_config(), name).map_err(std::io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    Ok(rustls::StreamOwned::new(connection, stream))
+}
+
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
@@ -180,6 +195,11 @@ pub fn dot_stuffed(text: &str) -> String {
     }
     stuffed.push_str(".\r\n");
     stuffed
+}
+
+/// Base64, as AUTH wants it.
+pub fn base64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 /// The id in `250 2.0.0 queued as <id>`.
