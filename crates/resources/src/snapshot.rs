@@ -62,12 +62,32 @@ pub struct Platform {
     pub auth_failure_floor: Duration,
     /// Password verifications at a time. 4.
     pub auth_concurrency_max: usize,
+    /// Budgets of failed logins.
+    pub auth_failures: AuthFailures,
     /// Grace for transactions in flight at SIGTERM. 30 s.
     pub drain_max: Duration,
     /// Deliveries in flight at a time, all routes. 100.
     pub deliveries_max: usize,
     /// Whether the built-in Unix-socket listener for `posthouse sendmail` runs.
     pub sendmail_socket: bool,
+}
+
+/// How many logins may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthFailures {
+    /// Of one source; 0: no bound. 100.
+    pub per_source_max: u32,
+    /// Under one name; 0: no bound. 50.
+    pub per_user_max: u32,
+    /// How long a failure counts. 1 h.
+    pub window: Duration,
+}
+
+impl Default for AuthFailures {
+    /// No bounds.
+    fn default() -> Self {
+        Self { per_source_max: 0, per_user_max: 0, window: Duration::from_secs(3600) }
+    }
 }
 
 /// One way in.

@@ -36,6 +36,7 @@ pub(crate) fn snapshot() -> Snapshot {
             dovecot_passwd_file: None,
             auth_failure_floor: Duration::ZERO,
             auth_concurrency_max: 1,
+            auth_failures: resources::snapshot::AuthFailures::default(),
             drain_max: Duration::from_secs(30),
             deliveries_max: 1,
             sendmail_socket: false,

@@ -1,15 +1,18 @@
 //! Verifies who logs in, slowly, off the async threads, a bounded number at a time.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use node::Clock;
 use posthouse_proto::policy::v1 as proto;
 use resources::Snapshot;
 use rules::{Login, Lookups, RuleSet, Secret};
 use tokio::sync::Semaphore;
 use types::{Address, Reply};
 
+use crate::budgets::Budgets;
 use crate::judge::Judge;
 use crate::password::{self, PasswordError, Scheme, cost_of};
 
@@ -26,6 +29,8 @@ pub(crate) enum Outcome {
     Refused(Reply),
     /// Our trouble.
     Failed(Reply),
+    /// Too many have failed: the password was not looked at.
+    Limited(Reply),
 }
 
 /// Compares a password with a stored form, slowly.
@@ -36,6 +41,8 @@ pub(crate) struct Authenticator {
     compare: Compare,
     permits: Mutex<Option<(usize, Arc<Semaphore>)>>,
     dummy: Mutex<Dummy>,
+    budgets: Budgets,
+    clock: Clock,
 }
 
 /// What unknown users are verified against, so that they take as long as most who are known.
@@ -51,17 +58,19 @@ struct Dummy {
     made: Option<Secret>,
 }
 
-/// The causes that a refusal hides, and the one that it does not.
+/// The causes that a refusal hides, and those that it does not.
 enum Verdict {
     Right(Address),
     Wrong,
     Trouble,
+    Limited,
 }
 
 impl Authenticator {
     /// An authenticator that compares by [`crate::verify_password`], or as a test says.
-    pub(crate) fn new(compare: Compare) -> Self {
-        Self { compare, permits: Mutex::default(), dummy: Mutex::default() }
+    pub(crate) fn new(compare: Compare, clock: Clock) -> Self {
+        let budgets = Budgets::default();
+        Self { compare, permits: Mutex::default(), dummy: Mutex::default(), budgets, clock }
     }
 
     /// Verifies a name and a password. A refusal takes the platform's floor of time whatever its cause.
@@ -81,6 +90,11 @@ impl Authenticator {
             Verdict::Trouble => {
                 floor.await;
                 Outcome::Failed(Reply::enhanced(454, 4, 7, 0, "authentication is not possible now, try again later"))
+            }
+            Verdict::Limited => {
+                floor.await;
+                // The same for a name that nobody has, and for the right password: it tells nothing.
+                Outcome::Limited(Reply::enhanced(421, 4, 7, 0, "too many failed logins, try again later"))
             }
         }
     }
@@ -103,8 +117,27 @@ impl Authenticator {
                 Err(()) => return Verdict::Trouble,
             },
         };
+        let bounds = &snapshot.platform.auth_failures;
+        let source = request.session.as_ref().and_then(source);
+        let name = login.as_ref().map_or_else(|| request.user.to_lowercase(), |login| login.address.key());
+        let Some(charge) = self.budgets.charge(bounds, self.clock.instant(), source, &name) else {
+            return Verdict::Limited;
+        };
         let known =
             login.filter(|login| !login.disabled && acts_as_itself && request.password.len() <= PASSWORD_OCTETS_MAX);
+        let verdict = self.compare(snapshot, known, request).await;
+        match &verdict {
+            Verdict::Right(_) => self.budgets.succeeded(&charge, self.clock.instant()),
+            Verdict::Wrong => {}
+            Verdict::Trouble | Verdict::Limited => self.budgets.give_back(&charge),
+        }
+        verdict
+    }
+
+    /// Compares the password with what is stored of the user, or of nobody, which takes as long.
+    async fn compare(&self, snapshot: &Snapshot, known: Option<Login>, request: proto::AuthenticateRequest) -> Verdict {
+        let mut password = request.password;
+        let rules = &*snapshot.rules;
         let stored = known.as_ref().and_then(|login| login.password.clone());
         let Some(permit) = self.permit(snapshot.platform.auth_concurrency_max).await else {
             return Verdict::Trouble;
@@ -119,7 +152,6 @@ impl Authenticator {
                 None => return Verdict::Trouble,
             },
         };
-        let mut password = request.password;
         password.truncate(PASSWORD_OCTETS_MAX);
         let compare = self.compare;
         let verified = tokio::task::spawn_blocking(move || {
@@ -189,6 +221,11 @@ impl Authenticator {
         self.dummy.lock().unwrap_or_else(PoisonError::into_inner).made = Some(made.clone());
         Some(made)
     }
+}
+
+/// Where a login comes from, where that is known.
+fn source(session: &proto::Session) -> Option<IpAddr> {
+    session.client_ip.parse().ok().filter(|_| session.address_known)
 }
 
 /// Whether an authorization id names the user: by the mailbox or an alias.

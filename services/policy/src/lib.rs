@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod auth;
+mod budgets;
 mod dovecot;
 mod judge;
 mod password;
@@ -23,7 +24,7 @@ use posthouse_proto::policy::v1::{EnvelopeRequest, ExplainResponse};
 use resources::Snapshot;
 
 pub use dovecot::{dovecot_passwd_file, write_dovecot_passwd_file};
-pub use password::{HashError, PasswordError, Scheme, hash_password, verify_password};
+pub use password::{HashError, PasswordError, Scheme, check_password, hash_password, verify_password};
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -86,6 +86,11 @@ pub fn hash_password(password: &[u8], scheme: Scheme) -> Result<String, HashErro
     }
 }
 
+/// Whether a stored form is of a known scheme and its cost within the limits: what [`verify_password`] asks first.
+pub fn check_password(stored: &str) -> Result<(), PasswordError> {
+    Stored::parse(stored).map(drop)
+}
+
 /// Compares a password with a stored form. Slow by intent: not for async threads.
 pub fn verify_password(stored: &str, password: &[u8]) -> Result<bool, PasswordError> {
     match Stored::parse(stored)? {

@@ -26,7 +26,7 @@ impl Service {
         Self {
             snapshots: node.snapshots().clone(),
             judge: Judge::new(node.clock().clone()),
-            authenticator: Authenticator::new(crate::verify_password),
+            authenticator: Authenticator::new(crate::verify_password, node.clock().clone()),
         }
     }
 
@@ -62,6 +62,7 @@ impl Policy for Service {
             Outcome::User(user) => (Answer::User(user.to_string()), "success"),
             Outcome::Refused(reply) => (Answer::Refuse(wire::reply(&reply)), "failure"),
             Outcome::Failed(reply) => (Answer::Refuse(wire::reply(&reply)), "error"),
+            Outcome::Limited(reply) => (Answer::Refuse(wire::reply(&reply)), "limited"),
         };
         metrics::counter!("posthouse_auth_total", "result" => result).increment(1);
         Ok(Response::new(proto::AuthenticateResponse { answer: Some(answer) }))

@@ -8,7 +8,7 @@ use crate::Environment;
 use crate::fault::Fault;
 use crate::kinds::MailPlatformSpec;
 use crate::object::{Kind, Object, Spec};
-use crate::snapshot::Platform;
+use crate::snapshot::{AuthFailures, Platform};
 
 impl<'a> Compiler<'a> {
     /// The one MailPlatform.
@@ -86,6 +86,11 @@ pub(super) fn build(name: &str, spec: &MailPlatformSpec, environment: &Environme
         dovecot_passwd_file: spec.dovecot.passwd_file.as_ref().map(|file| environment.state_dir.join(file)),
         auth_failure_floor: spec.authentication.failure_floor.0,
         auth_concurrency_max: spec.authentication.concurrency_max as usize,
+        auth_failures: AuthFailures {
+            per_source_max: spec.authentication.failures_per_source_max,
+            per_user_max: spec.authentication.failures_per_user_max,
+            window: spec.authentication.failure_window.0,
+        },
         drain_max: spec.drain_max.0,
         deliveries_max: spec.delivery.concurrency_max as usize,
         sendmail_socket: spec.sendmail.socket,

@@ -171,11 +171,24 @@ pub struct Authentication {
     /// Verifications at a time: each may cost 64 MiB of memory and a processor.
     #[schemars(range(min = 1))]
     pub concurrency_max: u32,
+    /// Failed logins of one source (an IPv4 address, an IPv6 /64) in `failureWindow`: more is 421, the right password too; 0: no bound.
+    pub failures_per_source_max: u32,
+    /// Failed logins under one name in `failureWindow`, from all sources together but those where its user has logged in before: they have as
+    /// many of their own. More is 421; 0: no bound.
+    pub failures_per_user_max: u32,
+    /// How long a failed login counts against the bounds: they are forgiven one by one, evenly.
+    pub failure_window: Span,
 }
 
 impl Default for Authentication {
     fn default() -> Self {
-        Self { failure_floor: Span(std::time::Duration::from_secs(1)), concurrency_max: 4 }
+        Self {
+            failure_floor: Span(std::time::Duration::from_secs(1)),
+            concurrency_max: 4,
+            failures_per_source_max: 100,
+            failures_per_user_max: 50,
+            failure_window: Span(std::time::Duration::from_secs(3600)),
+        }
     }
 }
 

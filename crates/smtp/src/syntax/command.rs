@@ -182,7 +182,7 @@ fn parse_mail(argument: &str) -> Result<Command<'_>, Refusal> {
     let text = path_behind(argument, "FROM:").ok_or(BAD_MAIL)?;
     let (path, rest) = parse_path(text).map_err(|error| match error {
         PathError::Brackets => BAD_MAIL,
-        PathError::Route | PathError::Address(_) => BAD_SENDER,
+        PathError::Route | PathError::Address(_) | PathError::Shell => BAD_SENDER,
     })?;
     let sender = match path {
         Path::Null => None,
@@ -268,7 +268,7 @@ fn parse_rcpt(argument: &str) -> Result<Command<'_>, Refusal> {
     let text = path_behind(argument, "TO:").ok_or(BAD_RCPT)?;
     let (path, rest) = parse_path(text).map_err(|error| match error {
         PathError::Brackets => BAD_RCPT,
-        PathError::Route | PathError::Address(_) => BAD_RECIPIENT,
+        PathError::Route | PathError::Address(_) | PathError::Shell => BAD_RECIPIENT,
     })?;
     let recipient = match path {
         Path::Null => return Err(BAD_RECIPIENT),

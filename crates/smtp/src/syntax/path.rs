@@ -23,6 +23,9 @@ pub enum PathError {
     /// The mailbox is faulty.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// Its local part reads as a command of a shell.
+    #[error("local part begins with |, or holds ` or $(")]
+    Shell,
 }
 
 /// Takes a path off the front of `text`; returns it and what follows the closing bracket.
@@ -38,7 +41,14 @@ pub fn parse_path(text: &str) -> Result<(Path, &str), PathError> {
     if inner.eq_ignore_ascii_case("postmaster") {
         return Ok((Path::Postmaster, rest));
     }
-    Ok((Path::Address(Address::parse(without_route(inner)?)?), rest))
+    let address = Address::parse(without_route(inner)?)?;
+    if reads_as_a_command(address.local()) { Err(PathError::Shell) } else { Ok((Path::Address(address), rest)) }
+}
+
+/// `|command`, `` `command` ``, `$(command)`: some are addresses by RFC 5321, nobody has one, and what mail passes through behind us (a
+/// program, a script over a mailbox, another server's aliases) may hold it for a command.
+fn reads_as_a_command(local: &str) -> bool {
+    local.starts_with('|') || local.contains('`') || local.contains("$(")
 }
 
 /// The first `>` outside a quoted string.
@@ -95,6 +105,12 @@ mod tests {
             ("<a@b@c>", None),
             ("< a@b>", None),
             ("<a@b.>", None),
+            ("<|id@b>", None),
+            ("<\"|id\"@b>", None),
+            ("<`id`@b>", None),
+            ("<\"$(id)\"@b>", None),
+            ("<a|b@c>", Some(("a|b@c", ""))),
+            ("<${run{/bin/id}}@c>", Some(("${run{/bin/id}}@c", ""))),
             ("<a@>", None),
             ("", None),
         ] {

@@ -111,6 +111,7 @@ fn snapshot(listeners: Vec<Listener>) -> Snapshot {
             dovecot_passwd_file: None,
             auth_failure_floor: Duration::from_secs(1),
             auth_concurrency_max: 4,
+            auth_failures: resources::snapshot::AuthFailures::default(),
             drain_max: Duration::from_secs(30),
             deliveries_max: 1,
             sendmail_socket: false,

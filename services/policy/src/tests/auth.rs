@@ -156,7 +156,7 @@ async fn whoever_is_unknown_is_verified_once_too_against_a_dummy_of_the_scheme_a
     site.user(User { disabled: true, ..user("off@example.org", Some(&bcrypt('c'))) });
     site.user(user("nopass@example.org", None));
     let (snapshot, judge) = (site.snapshot(), Judge::new(Clock::system()));
-    let authenticator = Authenticator::new(compare);
+    let authenticator = Authenticator::new(compare, Clock::system());
     let long = "x".repeat(5000);
     for (name, password) in [
         ("nobody@example.org", "x"),

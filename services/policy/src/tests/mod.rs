@@ -78,7 +78,7 @@ impl Site {
     }
 
     pub(crate) fn policy(&mut self, rules: Vec<Rule>) {
-        let policy = Arc::new(Policy { name: "test".to_owned(), rules });
+        let policy = Arc::new(Policy::new("test", rules));
         for (name, submission) in [("mx", false), ("submission", true), ("sendmail", false)] {
             let rules = ListenerRules {
                 tags: vec![format!("from-{name}")],
@@ -145,6 +145,7 @@ fn platform() -> Platform {
         dovecot_passwd_file: None,
         auth_failure_floor: Duration::ZERO,
         auth_concurrency_max: 2,
+        auth_failures: resources::snapshot::AuthFailures::default(),
         drain_max: Duration::from_secs(30),
         deliveries_max: 1,
         sendmail_socket: false,
