@@ -7,6 +7,7 @@
 //! - [`sink`]: an SMTP and LMTP server that writes arrivals down.
 //! - [`stage`]: a platform between the two, whose processes are numbered (*epochs*).
 //! - [`storm`]: kills at random instants; [`points`]: kills at named points.
+//! - [`power`]: power cuts, over a disk that loses what was not synced.
 //!
 //! Over another store or with separate services only the stage is another one.
 #![allow(
@@ -19,7 +20,9 @@
 pub mod clients;
 pub mod ledger;
 pub mod letter;
+pub mod power;
 pub mod random;
 pub mod sink;
 pub mod smtp;
 pub mod stage;
+pub mod storm;

@@ -177,6 +177,18 @@ impl Posthouse {
         }
     }
 
+    /// Waits until `/readyz` says 200, or until it has ended.
+    pub fn ready_or_end(&mut self) -> Option<ExitStatus> {
+        eventually("the platform to be ready or to end", || {
+            if let Some(status) = self.child.try_wait().ok()? {
+                self.ended = Some(status);
+                return Some(Some(status));
+            }
+            let (status, _) = self.get_if_up("/readyz")?;
+            (status == 200).then_some(None)
+        })
+    }
+
     /// Address of a listener with one TCP socket.
     pub fn address(&self, listener: &str) -> SocketAddr {
         let path = self.state.join("run/listeners.json");

@@ -63,6 +63,8 @@ impl File {
     /// where truncation survived, and what was written after one that did not survive is lost.
     fn cut(&mut self, dice: &mut Dice, mood: Mood, report: &mut Cut) {
         if self.pending.is_empty() {
+            // A failed sync may have left the two apart.
+            self.live.clone_from(&self.durable);
             return;
         }
         let mut size = self.durable.len();
@@ -98,7 +100,7 @@ impl File {
                     continue;
                 }
                 report.units_kept += 1;
-                let (from, to) = (unit * UNIT.max(1), (unit + 1) * UNIT);
+                let (from, to) = (unit * UNIT, (unit + 1) * UNIT);
                 let (from, to) = (from.max(*at), to.min(end));
                 if contents.len() < to {
                     contents.resize(to, 0);

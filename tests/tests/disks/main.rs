@@ -1,0 +1,3 @@
+//! Disks that lose, fill up, break and lie.
+
+mod power;
