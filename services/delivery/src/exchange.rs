@@ -76,6 +76,7 @@ impl Message<'_> {
             let chunk = body.next().await.map_err(|error| Trouble::Shell { code: (3, 0), text: error.to_string() })?;
             let Some(chunk) = chunk else {
                 connection.finish();
+                node::fault::point("delivery.before-dot");
                 break;
             };
             goes_on = connection.text(&chunk, limit).await;

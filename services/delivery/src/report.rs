@@ -24,8 +24,6 @@ const CHUNK_OCTETS_MAX: usize = 64 << 10;
 const REPORT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// RFC 3461 section 4.1 NOTIFY=NEVER: there is no report of a report.
 const NOTIFY_NEVER: u32 = 1;
-/// Queue shard that takes reports. There is one.
-const SHARD: u16 = 0;
 
 /// Builds and submits one report.
 pub(crate) async fn submit(context: &Context, report: queue::Report) -> ReportOutcome {
@@ -57,9 +55,12 @@ impl Reporter {
         }
         let destinations = self.route(&report).await?;
         let body = self.returned_body(&report).await?;
-        let id = MessageId::new(SHARD, u64::try_from(self.node.clock().now().unix_ms()).unwrap_or(0), rand::random());
+        let id = own_id(&report)?;
         let built = self.build(&report, &to, id, body.as_deref())?;
-        self.accept(report.key, id, built, destinations).await
+        node::fault::point("delivery.before-report");
+        self.accept(report.key, id, built, destinations).await?;
+        node::fault::point("delivery.after-report");
+        Ok(())
     }
 
     /// Where the sender's mail goes.
@@ -174,6 +175,23 @@ impl Reporter {
         self.queue.clone().accept(tokio_stream::iter(steps)).await.map_err(|status| later("queue", &status))?;
         Ok(())
     }
+}
+
+/// The id of a report follows from what it is about: a second one of the same settle has the same id, and the queue knows
+/// that it has had it, even when the obligation came back because the commit of the settle was in doubt.
+fn own_id(report: &queue::Report) -> Result<MessageId, ReportOutcome> {
+    let about: MessageId =
+        report.message_id.parse().map_err(|_| ReportOutcome::Dropped("the message id is none".into()))?;
+    let settle = report.key.as_ref().map_or(0, |key| key.settle_number);
+    let mut bytes = *about.as_bytes();
+    let mut random = [0; 8];
+    random.copy_from_slice(&bytes[8..]);
+    // SplitMix64: ids of neighbouring settles have nothing in common.
+    let mut mixed = u64::from_be_bytes(random).wrapping_add(settle.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bytes[8..].copy_from_slice(&(mixed ^ (mixed >> 31)).to_be_bytes());
+    Ok(bytes.into())
 }
 
 fn later(service: &str, status: &tonic::Status) -> ReportOutcome {

@@ -137,10 +137,12 @@ impl Shell {
             report: None,
             header_message_id: message::message_id(&text).unwrap_or_default(),
         };
+        node::fault::point("ingress.before-accept");
         if let Err(status) = body.commit(commit).await {
             tracing::warn!(%id, code = %status.code(), reason = status.message(), "queue did not take a message");
             return Err(Refused { reply: wire::queue_trouble(&status), reason: "queue" });
         }
+        node::fault::point("ingress.before-reply");
         self.terms.metrics.messages_accepted.increment(1);
         self.presence.session.count_message();
         let (listener, tls) = (&self.terms.listener.name, self.tls.is_some());

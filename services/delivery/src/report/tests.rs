@@ -117,6 +117,21 @@ async fn a_report_goes_where_policy_routes_its_sender_under_its_key() {
 }
 
 #[tokio::test]
+async fn the_id_of_a_report_is_the_same_each_time_one_settle_is_reported_and_another_for_another_settle() {
+    let fakes = fakes();
+    let mut later = report();
+    later.key.as_mut().unwrap().settle_number = 4;
+    for report in [report(), report(), later] {
+        assert_eq!(fakes.submit(report).await, Ok(()));
+    }
+    let accepted = fakes.accepted.lock().unwrap();
+    let ids: Vec<&str> = accepted.iter().map(|(commit, _)| &*commit.message_id).collect();
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(ids[0], ids[2]);
+    assert_eq!(ids[0][..12], ABOUT[..12], "shard and time are those of the message");
+}
+
+#[tokio::test]
 async fn trouble_keeps_a_report_due_and_only_a_refusal_for_ever_drops_it() {
     type Change = fn(&Fakes, &mut queue::Report);
     let cases: &[(&str, Change, bool)] = &[
