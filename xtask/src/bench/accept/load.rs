@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use super::cells::{Cell, Mode};
 use super::group::Group;
-use super::{free_port, now, wait_until};
+use super::{free_port, wait_until};
+use crate::bench::common::now;
 
 /// The sink writes a record per message; reading it this often costs nothing and bounds the error of a delivery's end.
 const COUNT_INTERVAL: Duration = Duration::from_millis(5);

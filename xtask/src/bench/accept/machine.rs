@@ -48,7 +48,7 @@ impl Machine {
             memory_gib: (kib + (1 << 19)) >> 20,
             kernel: line(Command::new("uname").args(["-sr"]))?,
             system: value(&release, "PRETTY_NAME", '='),
-            filesystem: line(Command::new("stat").args(["-f", "-c", "%T"]).arg(folder))?,
+            filesystem: line(Command::new("df").arg("--output=fstype").arg(folder))?.replace("Type\n", ""),
             posthouse: line(Command::new(binary).arg("--version"))?,
             postfix: format!("Postfix {}", peers::setting(Path::new("/etc/postfix"), "mail_version")?),
             commit: if changed.is_empty() { commit } else { format!("{commit} with changes") },

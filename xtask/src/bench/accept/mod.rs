@@ -6,7 +6,6 @@ pub mod load;
 mod machine;
 mod measure;
 mod noise;
-mod page;
 mod peers;
 mod report;
 mod stats;
@@ -18,7 +17,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -30,12 +29,14 @@ use self::machine::Machine;
 use self::measure::Lab;
 use self::peers::{Server, Who};
 use self::report::Row;
+use crate::bench::common::{self, now};
+use crate::packages;
 use crate::test::output;
-use crate::{call, cargo, packages, root};
 
 const ROUNDS: usize = 3;
 const SECONDS_QUICK: f64 = 3.5;
 const SECONDS_FULL: f64 = 4.0;
+const FOLDER_NAME: &str = "posthouse-bench-accept-";
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -59,15 +60,10 @@ pub struct Options {
 /// Builds, measures, prints, writes.
 pub fn run(options: &Options) -> Result<()> {
     packages::install_for_benches()?;
-    let binary = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => build()?,
-    };
+    let above = fs::canonicalize(&options.folder).with_context(|| format!("{}", options.folder.display()))?;
     let alone = one_at_a_time()?;
-    let folder = Folder::new(&options.folder)?;
-    // Whoever builds meanwhile must not exchange what is measured.
-    let copy = folder.0.join("posthouse");
-    fs::copy(&binary, &copy).with_context(|| format!("cannot read {}", binary.display()))?;
+    let folder = Folder::new(&above)?;
+    let copy = common::binary(options.binary.as_deref(), &folder.0)?;
     let form = if options.quick { Form::Quick } else { Form::Full };
     let mut lab = set_up(&copy, &folder.0, form)?;
     let machine = Machine::learn(&copy, &folder.0, lab.source_group.kind())?;
@@ -79,16 +75,9 @@ pub fn run(options: &Options) -> Result<()> {
         fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
     }
     if form == Form::Full && options.binary.is_none() {
-        page::write(&root()?.join("docs/benchmarks.md"), &rows, &machine)?;
+        common::write_section("accept", &report::page(&rows, &machine))?;
     }
     Ok(())
-}
-
-fn build() -> Result<PathBuf> {
-    call(cargo().args(["build", "--release", "--locked", "-p", "posthouse"]))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Ok(root()?.join("target")), |t| anyhow::Ok(t.into()))?;
-    Ok(target.join("release/posthouse"))
 }
 
 /// Two measurements at once would measure each other.
@@ -149,11 +138,15 @@ fn rounds(lab: &mut Lab, form: Form, folder: &Path) -> Result<Vec<Row>> {
 
 fn print(rows: &[Row], machine: &Machine) {
     println!("\n{}\n", machine.text());
-    println!("{}", report::aligned(&report::cells(rows)));
-    println!("{}", report::aligned(&report::targets(rows)));
+    for table in [report::rates(rows), report::costs(rows), report::targets(rows)] {
+        println!("{}", report::aligned(&table));
+    }
     for warning in report::warnings(rows) {
         println!("warning: {warning}");
     }
+    let judged = targets::judge(rows);
+    let missed = judged.iter().filter(|target| !target.reached()).count();
+    println!("{} targets measured, {missed} missed", judged.len());
 }
 
 /// A folder that goes when the measurement ends.
@@ -169,7 +162,13 @@ impl Folder {
         if ["tmpfs", "ramfs"].contains(&kind.trim()) {
             bail!("{} is in memory, where a sync costs nothing: --folder names a folder on a disk", above.display());
         }
-        let folder = above.join(format!("posthouse-bench-accept-{}", std::process::id()));
+        // Nobody else measures now: whatever lies there was left by one that was killed.
+        for entry in fs::read_dir(above)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(FOLDER_NAME) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let folder = above.join(format!("{FOLDER_NAME}{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self(folder))
     }
@@ -180,11 +179,6 @@ impl Drop for Folder {
         // A folder that stays is a nuisance, not an error.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "it measures time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Asks again and again; true as soon as the answer is.

@@ -52,6 +52,12 @@ impl Row {
         ratios(&of(&self.posthouse, measure), &of(&self.postfix, measure))
     }
 
+    /// Medians of a measure, ours and Postfix's, as text.
+    fn both(&self, measure: fn(&Sample) -> f64, digits: usize) -> (String, String) {
+        let text = |samples: &[Sample]| median(Spread::of(of(samples, measure)), digits);
+        (text(&self.posthouse), text(&self.postfix))
+    }
+
     fn json(&self) -> Value {
         let mode = match self.cell.mode {
             Mode::Keep => "many",
@@ -66,7 +72,7 @@ impl Row {
                 "pss_mib": spread(Spread::of(of(samples, |s| s.memory.pss_kib as f64 / 1024.0))),
                 "rss_mib": spread(Spread::of(of(samples, |s| s.memory.rss_kib as f64 / 1024.0))),
                 "others_cpu_share": spread(Spread::of(of(samples, |s| s.others))),
-                "messages": samples.first().map(|s| s.messages),
+                "messages": samples.iter().map(|s| s.messages).collect::<Vec<_>>(),
                 "syncs_per_message": syncs.map(rounded),
             })
         };
@@ -92,63 +98,59 @@ fn of(samples: &[Sample], measure: fn(&Sample) -> f64) -> Vec<f64> {
 /// The head and the lines of a table.
 pub type Table = (Vec<String>, Vec<Vec<String>>);
 
-/// Every cell: ours before Postfix's.
-pub fn cells(rows: &[Row]) -> Table {
-    let head = [
-        "KiB",
-        "conn.",
-        "msgs/conn.",
-        "ceiling/s",
-        "accepted/s",
-        "Postfix",
-        "ratio",
-        "delivered/s",
-        "Postfix",
-        "ratio",
-        "CPU ms/msg",
+/// Messages per second of every cell; ours before Postfix's.
+pub fn rates(rows: &[Row]) -> Table {
+    let columns =
+        ["ceiling/s", "accepted/s", "Postfix", "ratio", "share of ceiling", "delivered/s", "Postfix", "ratio"];
+    table(rows, &columns, |row| {
+        let (accepted, accepted_postfix) = row.both(|s| s.accepted_per_s, 0);
+        let (delivered, delivered_postfix) = row.both(|s| s.delivered_per_s, 0);
+        vec![
+            median(Spread::of(row.ceiling.iter().copied()), 0),
+            accepted,
+            accepted_postfix,
+            spread(row.accept_ratio(), 1),
+            median(row.ceiling_share(), 2),
+            delivered,
+            delivered_postfix,
+            spread(row.deliver_ratio(), 1),
+        ]
+    })
+}
+
+/// What a message costs in every cell; ours before Postfix's.
+pub fn costs(rows: &[Row]) -> Table {
+    let columns = [
+        "CPU ms/message",
         "Postfix",
         "share",
         "PSS MiB",
         "Postfix",
         "RSS MiB",
         "Postfix",
-        "syncs/msg",
+        "sync calls/message",
         "Postfix",
     ];
-    let lines = rows.iter().map(|row| {
-        let pair = |measure: fn(&Sample) -> f64, digits: usize| {
-            let text = |samples: &[Sample]| median(Spread::of(of(samples, measure)), digits);
-            (text(&row.posthouse), text(&row.postfix))
-        };
-        let (accepted, accepted_postfix) = pair(|s| s.accepted_per_s, 0);
-        let (delivered, delivered_postfix) = pair(|s| s.delivered_per_s, 0);
-        let (cpu, cpu_postfix) = pair(|s| s.cpu_ms, 3);
-        let (pss, pss_postfix) = pair(|s| s.memory.pss_kib as f64 / 1024.0, 0);
-        let (rss, rss_postfix) = pair(|s| s.memory.rss_kib as f64 / 1024.0, 0);
+    table(rows, &columns, |row| {
+        let (cpu, cpu_postfix) = row.both(|s| s.cpu_ms, 3);
+        let (pss, pss_postfix) = row.both(|s| s.memory.pss_kib as f64 / 1024.0, 0);
+        let (rss, rss_postfix) = row.both(|s| s.memory.rss_kib as f64 / 1024.0, 0);
         let syncs = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
-        vec![
-            row.cell.size_kib.to_string(),
-            row.cell.connections.to_string(),
-            if row.cell.mode == Mode::Keep { "many" } else { "one" }.to_owned(),
-            median(Spread::of(row.ceiling.iter().copied()), 0),
-            accepted,
-            accepted_postfix,
-            spread(row.accept_ratio(), 1),
-            delivered,
-            delivered_postfix,
-            spread(row.deliver_ratio(), 1),
-            cpu,
-            cpu_postfix,
-            spread(row.cpu_share(), 3),
-            pss,
-            pss_postfix,
-            rss,
-            rss_postfix,
-            syncs(row.syncs.map(|(posthouse, _)| posthouse)),
-            syncs(row.syncs.map(|(_, postfix)| postfix)),
-        ]
-    });
-    (head.map(str::to_owned).into(), lines.collect())
+        let (ours, postfix) = (row.syncs.map(|(ours, _)| ours), row.syncs.map(|(_, postfix)| postfix));
+        let share = spread(row.cpu_share(), 3);
+        vec![cpu, cpu_postfix, share, pss, pss_postfix, rss, rss_postfix, syncs(ours), syncs(postfix)]
+    })
+}
+
+fn table(rows: &[Row], columns: &[&str], values: impl Fn(&Row) -> Vec<String>) -> Table {
+    let head = ["KiB", "connections", "messages each"].iter().chain(columns).map(|name| (*name).to_owned());
+    let line = |row: &Row| {
+        let mode = if row.cell.mode == Mode::Keep { "many" } else { "one" };
+        let mut line = vec![row.cell.size_kib.to_string(), row.cell.connections.to_string(), mode.to_owned()];
+        line.extend(values(row));
+        line
+    };
+    (head.collect(), rows.iter().map(line).collect())
 }
 
 /// What must be reached beside what was.
@@ -190,6 +192,18 @@ pub fn json(rows: &[Row], machine: &Machine) -> Value {
     Value::Object(top)
 }
 
+/// The generated part of the page of benchmarks.
+pub fn page(rows: &[Row], machine: &Machine) -> String {
+    let tables = [targets(rows), rates(rows), costs(rows)].map(|table| markdown(&table));
+    let mut text = format!("{}.\n\n{}", machine.text(), tables.join("\n"));
+    let warnings = warnings(rows);
+    if !warnings.is_empty() {
+        text.push_str("\nMeasured beside others:\n\n");
+        text.extend(warnings.iter().map(|warning| format!("- {warning}\n")));
+    }
+    text
+}
+
 /// Aligned for a terminal.
 pub fn aligned((head, lines): &Table) -> String {
     let mut text = String::new();
@@ -214,7 +228,7 @@ pub fn aligned((head, lines): &Table) -> String {
 }
 
 /// As Markdown.
-pub fn markdown((head, lines): &Table) -> String {
+fn markdown((head, lines): &Table) -> String {
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut text = row(head);
     text.push_str(&row(&vec!["---".to_owned(); head.len()]));
@@ -268,8 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn both_tables_have_a_value_for_every_head() {
-        for (head, lines) in [cells(&[row()]), targets(&[row()])] {
+    fn every_table_has_a_value_for_every_head() {
+        for (head, lines) in [rates(&[row()]), costs(&[row()]), targets(&[row()])] {
             assert!(!lines.is_empty());
             assert!(lines.iter().all(|line| line.len() == head.len()));
         }
