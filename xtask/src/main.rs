@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a tool for people at a terminal")]
 
 mod bench;
+mod fuzz;
 mod packages;
 mod test;
 mod tidy;
@@ -26,6 +27,8 @@ enum Task {
     Test,
     /// Checks what the compiler does not: arrows between crates, sizes, words.
     Tidy,
+    /// Fuzzes what reads hostile input, each target for some minutes: needs a nightly toolchain.
+    Fuzz(fuzz::Options),
     /// Measures.
     Bench {
         #[command(subcommand)]
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench { what } => bench::run(what),
     }
 }
