@@ -1,0 +1,78 @@
+//! A panic ends the work that it struck, and nothing else: it is counted, and logged once with the id of its message.
+
+use testkit::posthouse::Posthouse;
+use testkit::{eventually, smtp};
+
+use crate::documents;
+use crate::kit::{Raw, accepted, mail_of, site, text};
+
+fn panics(posthouse: &Posthouse) -> usize {
+    posthouse.metric("posthouse_task_panics_total", &[]) as usize
+}
+
+/// Lines of the log about a panic.
+fn logged(posthouse: &Posthouse) -> Vec<String> {
+    posthouse.log().lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()
+}
+
+#[test]
+fn s27_a_panic_in_a_session_ends_that_session_only_and_names_its_message() {
+    let site = site(&documents::listener_mx(""), "");
+    let posthouse = site.spawn_with(&[("POSTHOUSE_FAULT", "ingress.session=panic@2")]);
+    posthouse.wait_ready();
+    let address = posthouse.address("mx");
+    let mut other = Raw::hello(address);
+    other.deliver("carol@d.test", "alice@example.org", &text("first"));
+    // Half way through a transaction while the other one breaks off.
+    other.check("MAIL FROM:<carol@d.test>", "250");
+    let mut struck = Raw::hello(address);
+    struck.begin("carol@d.test", "alice@example.org");
+    struck.send(smtp::dot_stuffed(&text("struck")));
+    struck.expect("421 4.3.0");
+    struck.expect("closed");
+    other.check("RCPT TO:<alice@example.org>", "250");
+    other.check("DATA", "354");
+    other.send(smtp::dot_stuffed(&text("second")));
+    other.expect("250 2.0.0 queued");
+    // As a client does that was told 421.
+    Raw::hello(address).deliver("carol@d.test", "alice@example.org", &text("struck"));
+    eventually("three messages", || (mail_of(&site, "alice").len() == 3).then_some(()));
+    assert_eq!((panics(&posthouse), accepted(&posthouse)), (1, 3));
+    let lines = logged(&posthouse);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let ids: Vec<String> = mail_of(&site, "alice")
+        .iter()
+        .filter_map(|text| Some(text.split_once(" id ")?.1.split([';', '\n', ' ']).next()?.to_owned()))
+        .collect();
+    for part in ["mx", "session", "id=", "asked for at ingress.session", "shell.rs"] {
+        assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+    }
+    let id = lines[0].split_once(" id=").unwrap().1.split(' ').next().unwrap().trim_matches('"').to_owned();
+    assert_eq!(id.len(), ids[0].len(), "a message id: {}", lines[0]);
+    assert!(!ids.contains(&id), "the message that was struck was never accepted");
+    assert_eq!(posthouse.metric("posthouse_sessions", &["mx"]), 1.0, "the session is not counted any more");
+}
+
+#[test]
+fn s27_a_panic_in_a_delivery_gives_the_message_back_and_it_arrives_later() {
+    let quick = format!("maildir: {{ path: mail/%n }}\n{}", documents::QUICK_RETRY);
+    let text_of_site = [
+        documents::platform(""),
+        documents::listener_mx(""),
+        documents::domain("disk", ""),
+        documents::user("alice", ""),
+        documents::transport("disk", &quick),
+    ];
+    let site = testkit::posthouse::Site::new().with("site.yaml", &text_of_site.concat());
+    let posthouse = site.spawn_with(&[("POSTHOUSE_FAULT", "delivery.attempt=panic@1")]);
+    posthouse.wait_ready();
+    let mut client = Raw::hello(posthouse.address("mx"));
+    let id = client.deliver("carol@d.test", "alice@example.org", &text("struck"));
+    client.deliver("carol@d.test", "alice@example.org", &text("after"));
+    eventually("both", || (mail_of(&site, "alice").len() == 2).then_some(()));
+    site.wait_until_empty();
+    assert_eq!(panics(&posthouse), 1);
+    let lines = logged(&posthouse);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains(&id) && lines[0].contains("asked for at delivery.attempt"), "{}", lines[0]);
+}
