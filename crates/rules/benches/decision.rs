@@ -67,7 +67,7 @@ fn site() -> RuleSet {
     let mut rules: Vec<Rule> = (0..RULES).map(rule).collect();
     let ours = Criterion { negated: false, test: Test::RecipientDomainIsOurs };
     rules.push(Rule { name: "ours".to_owned(), criteria: vec![ours], action: Action::Deliver(Deliver::default()) });
-    let policy = Arc::new(Policy { name: "big".to_owned(), rules });
+    let policy = Arc::new(Policy::new("big", rules));
     let listener = ListenerRules {
         tags: vec!["from-world".to_owned()],
         policy,
@@ -129,7 +129,8 @@ fn decide_among_1000_rules(bencher: Bencher, recipient: &str) {
 
 #[divan::bench(args = [16, 4096])]
 fn a_network_among(bencher: Bencher, networks: usize) {
-    let list = Source::Networks((0..networks).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256).parse().unwrap()).collect());
+    let list =
+        Source::Networks((0..networks).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256).parse().unwrap()).collect());
     let rule = Rule {
         name: "r".to_owned(),
         criteria: vec![Criterion { negated: false, test: Test::Source(list) }],
@@ -139,7 +140,7 @@ fn a_network_among(bencher: Bencher, networks: usize) {
     set.transports.insert("mx".to_owned(), RouteBy::Domain);
     let listener = ListenerRules {
         tags: Vec::new(),
-        policy: Arc::new(Policy { name: "p".to_owned(), rules: vec![rule] }),
+        policy: Arc::new(Policy::new("p", vec![rule])),
         loopback_is_local: false,
         auth_required: false,
         hold_to_own_addresses: false,

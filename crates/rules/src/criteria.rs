@@ -3,7 +3,7 @@
 use types::Domain;
 
 use crate::decide::State;
-use crate::keys::{Keys, pattern_matches};
+use crate::keys::{Keys, lower};
 use crate::lookups::{Tables, Wildcards};
 use crate::{Client, Criterion, Fact, Facts, ListenerRules, LookupError, Matcher, Pattern, Rule, Source, Test};
 
@@ -117,7 +117,7 @@ impl<'a> Subject<'a> {
         match source {
             Source::Any => Ok(true),
             Source::Local => Ok(self.listener.loopback_is_local && ip.is_loopback()),
-            Source::Networks(networks) => Ok(networks.iter().any(|network| network.contains(&ip))),
+            Source::Networks(networks) => Ok(networks.contains(ip)),
             Source::Table(table) => self.tables.holds_ip(table, ip),
         }
     }
@@ -134,8 +134,8 @@ impl<'a> Subject<'a> {
     fn word(&self, matcher: &Matcher, word: &str) -> Result<Truth, LookupError> {
         match matcher {
             Matcher::Patterns(patterns) => {
-                let lower = if word.bytes().any(|b| b.is_ascii_uppercase()) { &*word.to_lowercase() } else { word };
-                Ok(yes(patterns.iter().any(|pattern| pattern_matches(pattern, lower))))
+                let word = lower(word);
+                Ok(yes(patterns.matches(std::iter::once(&*word))))
             }
             Matcher::Table(table) => {
                 Ok(yes(self.tables.find(table, &[&word.to_lowercase()], Wildcards::Tried)?.is_some()))
@@ -149,10 +149,7 @@ impl<'a> Subject<'a> {
 
     fn address(&self, matcher: &Matcher, keys: &Keys) -> Result<Truth, LookupError> {
         match matcher {
-            Matcher::Patterns(patterns) => {
-                let any = patterns.iter().any(|pattern| keys.all().any(|key| pattern_matches(pattern, key)));
-                Ok(yes(any))
-            }
+            Matcher::Patterns(patterns) => Ok(yes(patterns.matches(keys.all()))),
             Matcher::Table(table) => {
                 let keys: Vec<&str> = keys.all().collect();
                 Ok(yes(self.tables.find(table, &keys, Wildcards::Tried)?.is_some()))

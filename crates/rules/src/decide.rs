@@ -4,6 +4,7 @@ use types::{Address, Class, Reply};
 
 use crate::criteria::{Subject, Truth};
 use crate::directory::may_send_as;
+use crate::guards::RuleBits;
 use crate::keys::{Keys, delimiters};
 use crate::lookups::{Halt, Tables};
 use crate::resolve::{Expansion, Foreign, Hop};
@@ -123,6 +124,8 @@ pub(crate) struct State<'a> {
     pub(crate) tags: Vec<&'a str>,
     /// What the recipient was before alias rules.
     path: Vec<Hop>,
+    /// Rules that may apply; `None`: each is tried.
+    left: Option<RuleBits>,
 }
 
 fn begin<S: Story>(tables: Tables<'_>, facts: &Facts<'_>, story: &mut S) -> Result<Outcome, Halt> {
@@ -161,10 +164,11 @@ fn begin<S: Story>(tables: Tables<'_>, facts: &Facts<'_>, story: &mut S) -> Resu
         recipient_keys: Keys::new(rules, Some(recipient)),
         tags: Vec::new(),
         path: Vec::new(),
+        left: None,
     };
     let subject = Subject::new(tables, facts, listener);
     let mut walk = Walk { tables, facts, subject, delivered_to: recipient, story, ways: 1, expanded: 0 };
-    walk.through(state, &listener.policy)
+    walk.begin(state, &listener.policy)
 }
 
 fn with_tags<'a>(mut outcome: Outcome, tags: impl Iterator<Item = &'a String>) -> Outcome {
@@ -262,9 +266,22 @@ struct Walk<'a, S> {
 }
 
 impl<'a, S: Story> Walk<'a, S> {
+    fn begin(&mut self, mut state: State<'a>, policy: &'a Policy) -> Result<Outcome, Halt> {
+        self.narrow(&mut state, policy);
+        self.through(state, policy)
+    }
+
+    /// Finds out which rules may apply to the state. Who listens hears of every rule, so each is tried.
+    fn narrow(&self, state: &mut State<'a>, policy: &Policy) {
+        let guards = policy.guards().filter(|_| !S::TOLD);
+        state.left = guards.map(|guards| guards.left(&self.subject, state));
+    }
+
     fn through(&mut self, mut state: State<'a>, policy: &'a Policy) -> Result<Outcome, Halt> {
-        while let Some(rule) = policy.rules.get(state.at) {
-            state.at += 1;
+        loop {
+            let at = state.left.as_ref().map_or(Some(state.at), |left| left.next(state.at));
+            let Some((at, rule)) = at.and_then(|at| Some((at, policy.rules().get(at)?))) else { break };
+            state.at = at + 1;
             let (truth, decided_by) = self.subject.test_rule(rule, &state)?;
             if S::TOLD {
                 let reason = self.subject.describe(rule, &state, truth, decided_by);
@@ -326,12 +343,16 @@ impl<'a, S: Story> Walk<'a, S> {
             Action::Reject(reply) | Action::Defer(reply) => Ok(Some(Outcome::refusal(reply.clone(), &rule.name))),
             Action::Tag(tag) => {
                 state.tags.push(tag);
+                if let (Some(left), Some(guards)) = (&mut state.left, policy.guards()) {
+                    guards.add_tag(tag, &self.subject, left);
+                }
                 Ok(None)
             }
             Action::RewriteSender(sender) => {
                 state.sender_keys = Keys::new(self.tables.rules, sender.as_ref());
                 state.sender.clone_from(sender);
                 state.sender_rewritten = true;
+                self.narrow(state, policy);
                 Ok(None)
             }
             Action::Aliases { table } => self.aliases(table, state, policy),
@@ -371,6 +392,7 @@ impl<'a, S: Story> Walk<'a, S> {
                 next.path.push(Hop { key: key.clone(), keeps_copy: names_itself });
                 next.recipient_keys = Keys::new(self.tables.rules, Some(&value));
                 next.recipient = value;
+                self.narrow(&mut next, policy);
             }
             outcome.join(self.through(next, policy)?);
         }

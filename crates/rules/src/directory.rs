@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use types::{Address, Domain};
 
-use crate::keys::{Keys, delimiters, pattern_matches};
+use crate::keys::{Keys, delimiters};
 use crate::lookups::{Found, Tables, Wildcards};
+use crate::patterns::pattern_matches;
 use crate::{DomainRules, LookupError, Lookups, Row, RuleSet, Secret, User};
 
 /// Somebody who may log in.

@@ -154,10 +154,7 @@ impl<'a> Tables<'a> {
     /// Whether a table lists an address of a client.
     pub(crate) fn holds_ip(self, table: &str, ip: std::net::IpAddr) -> Result<bool, LookupError> {
         match self.table(table)? {
-            Table::Static(rows) => {
-                let within = rows.networks.iter().any(|(network, _)| network.contains(&ip));
-                Ok(within || rows.exact.contains_key(&ip.to_string()))
-            }
+            Table::Static(rows) => Ok(rows.networks().contains(ip) || rows.exact.contains_key(&ip.to_string())),
             Table::Sqlite(_) => Ok(!self.rows(table, &ip.to_string())?.is_empty()),
         }
     }

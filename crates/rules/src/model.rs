@@ -6,6 +6,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use types::{Address, Domain, Reply};
 
+use crate::guards::Guards;
+use crate::patterns::PatternIndex;
+use crate::{NetworkList, PatternList};
+
 /// The policy section of a snapshot: everything that a decision may look at.
 #[derive(Debug, Default)]
 pub struct RuleSet {
@@ -49,8 +53,26 @@ pub struct ListenerRules {
 pub struct Policy {
     /// Name of the MailPolicy, or `default`.
     pub name: String,
+    rules: Vec<Rule>,
+    guards: Option<Box<Guards>>,
+}
+
+impl Policy {
+    /// Compiles rules, in order, with an index over what they ask for.
+    pub fn new(name: impl Into<String>, rules: Vec<Rule>) -> Self {
+        let guards = Guards::new(&rules);
+        Self { name: name.into(), rules, guards }
+    }
+
     /// In order, includes flattened.
-    pub rules: Vec<Rule>,
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Which rules are left for what is known; `None`: they are so few that each is tried.
+    pub(crate) fn guards(&self) -> Option<&Guards> {
+        self.guards.as_deref()
+    }
 }
 
 /// One rule: all criteria match -> the action is taken.
@@ -104,7 +126,7 @@ pub enum Source {
     /// A Unix-socket peer, or loopback where the listener says so.
     Local,
     /// One of these networks.
-    Networks(Vec<IpNet>),
+    Networks(NetworkList),
     /// Listed in a table, as an address or within a network.
     Table(String),
 }
@@ -113,7 +135,7 @@ pub enum Source {
 #[derive(Debug)]
 pub enum Matcher {
     /// One of these.
-    Patterns(Vec<Pattern>),
+    Patterns(PatternList),
     /// A key of this table. An address is looked up as `user@domain`, without detail, `domain`, then `@domain`.
     Table(String),
 }
@@ -254,10 +276,37 @@ pub enum Table {
 pub struct StaticTable {
     /// Keys in lower case.
     pub exact: HashMap<String, Vec<String>>,
-    /// Keys with `*`.
-    pub wildcards: Vec<(Pattern, Vec<String>)>,
+    wildcards: Vec<(Pattern, Vec<String>)>,
+    networks: NetworkList,
+    wildcard_index: PatternIndex,
+}
+
+impl StaticTable {
+    /// Compiles rows: keys in lower case, keys with `*`, and those of the former that are addresses or networks.
+    pub fn new(
+        exact: HashMap<String, Vec<String>>,
+        wildcards: Vec<(Pattern, Vec<String>)>,
+        networks: Vec<IpNet>,
+    ) -> Self {
+        let wildcard_index = PatternIndex::new(wildcards.iter().map(|(pattern, _)| pattern).zip(0..));
+        Self { exact, wildcards, networks: networks.into(), wildcard_index }
+    }
+
+    /// Rows whose keys have a `*`, in order.
+    pub fn wildcards(&self) -> &[(Pattern, Vec<String>)] {
+        &self.wildcards
+    }
+
     /// Keys that are addresses or networks.
-    pub networks: Vec<(IpNet, Vec<String>)>,
+    pub fn networks(&self) -> &NetworkList {
+        &self.networks
+    }
+
+    /// What the first wildcard says that matches one of the keys.
+    pub(crate) fn find_wildcard(&self, keys: &[&str]) -> Option<&[String]> {
+        let first = self.wildcard_index.first(keys.iter().copied())?;
+        self.wildcards.get(first as usize).map(|(_, values)| values.as_slice())
+    }
 }
 
 /// A query on a SQLite file.

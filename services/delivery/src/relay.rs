@@ -108,7 +108,7 @@ fn in_table(snapshot: &Snapshot, name: &str, domain: &Domain) -> Result<Vec<Host
 
 fn find_row<'a>(table: &'a StaticTable, domain: &str) -> Option<&'a [String]> {
     let wildcard = || {
-        let rows = table.wildcards.iter();
+        let rows = table.wildcards().iter();
         rows.filter(|(pattern, _)| matches!(pattern, Pattern::Wildcard(text) if covers(text, domain)))
             .max_by_key(|(pattern, _)| matches!(pattern, Pattern::Wildcard(text) if text != "*"))
             .map(|(_, values)| values)
@@ -255,11 +255,11 @@ mod tests {
             assert_eq!(parse_host(text), expected, "{text}");
         }
         let row = |value: &str| vec![value.to_owned()];
-        let table = StaticTable {
-            exact: [("a.org".to_owned(), row("exact")), ("*".to_owned(), row("all"))].into(),
-            wildcards: vec![(Pattern::Wildcard("*.a.org".into()), row("below"))],
-            networks: Vec::new(),
-        };
+        let table = StaticTable::new(
+            [("a.org".to_owned(), row("exact")), ("*".to_owned(), row("all"))].into(),
+            vec![(Pattern::Wildcard("*.a.org".into()), row("below"))],
+            Vec::new(),
+        );
         for (domain, expected) in [("a.org", "exact"), ("b.a.org", "below"), ("b.org", "all"), ("xa.org", "all")] {
             assert_eq!(find_row(&table, domain), Some(row(expected).as_slice()), "{domain}");
         }

@@ -19,10 +19,36 @@ const END_TIMEOUT: Duration = Duration::from_secs(60);
 const TICKS_PER_SECOND: f64 = 100.0;
 const PAGE: &str = "docs/benchmarks.md";
 
-/// Builds what users run and says where it is.
-pub fn release_binary() -> Result<PathBuf> {
-    call(cargo().args(["build", "--release", "--locked", "-p", "posthouse"]))?;
-    Ok(target_folder()?.join("release/posthouse"))
+/// Builds what users run, or takes what is given, and puts a copy below `folder`: whoever builds meanwhile must not exchange
+/// what is measured.
+pub fn binary(given: Option<&Path>, folder: &Path) -> Result<PathBuf> {
+    let binary = match given {
+        Some(binary) => binary.to_owned(),
+        None => {
+            call(cargo().args(["build", "--release", "--locked", "-p", "posthouse"]))?;
+            target_folder()?.join("release/posthouse")
+        }
+    };
+    let copy = folder.join("posthouse");
+    fs::copy(&binary, &copy).with_context(|| format!("cannot copy {}", binary.display()))?;
+    Ok(copy)
+}
+
+/// Fails where the disk below a folder has less room.
+pub fn need_space(folder: &Path, bytes: u64) -> Result<()> {
+    let disk =
+        rustix::fs::statvfs(folder).with_context(|| format!("cannot ask for the room of {}", folder.display()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < bytes {
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        bail!(
+            "{:.1} GiB are free in {}, {:.1} GiB are needed: set TMPDIR to a larger disk",
+            gib(free),
+            folder.display(),
+            gib(bytes)
+        );
+    }
+    Ok(())
 }
 
 /// Where cargo builds.
@@ -202,11 +228,6 @@ pub fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
         .filter(|line| labels.iter().all(|label| line.contains(label)))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
-}
-
-/// A port of 127.0.0.1 that nobody has at this moment.
-pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Resident memory of a process in bytes.

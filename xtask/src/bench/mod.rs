@@ -1,10 +1,13 @@
 //! `cargo xtask bench ...`: numbers that a command of the repository reproduces.
 
 mod accept;
+mod backlog;
 mod common;
 mod cores;
 mod decision;
+mod memory;
 mod start;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -18,6 +21,12 @@ pub enum Bench {
     Start,
     /// Accepting and delivering mail beside Postfix, and beside what the load tools can do: needs root, installs Postfix.
     Accept(accept::Options),
+    /// Resident memory under load, with idle connections, and with large messages on all connections at once.
+    Memory(memory::Options),
+    /// Fresh mail, start and memory with a million messages waiting, against none.
+    Backlog(backlog::Options),
+    /// TLS handshakes per CPU second beside `openssl s_server`.
+    Tls(tls::Options),
     /// The pure cores: SMTP parse, header walk, rule decision, address parse.
     Cores(Output),
     /// A decision among 10,000 domains, 100,000 users and 1,000 rules.
@@ -37,6 +46,9 @@ pub fn run(what: Bench) -> Result<()> {
     match what {
         Bench::Start => start::run(),
         Bench::Accept(options) => accept::run(&options),
+        Bench::Memory(options) => memory::run(&options),
+        Bench::Backlog(options) => backlog::run(&options),
+        Bench::Tls(options) => tls::run(&options),
         Bench::Cores(output) => cores::run(output.json.as_deref()),
         Bench::Decision(output) => decision::run(output.json.as_deref()),
     }

@@ -21,6 +21,8 @@ const RULES_MAX: usize = 10_000;
 enum Step<'a> {
     Written(&'a Object, usize, &'a PolicyRule),
     BuiltIn,
+    /// Another policy begins. It counts as a rule: includes of includes that hold no rule must end, too.
+    Included,
 }
 
 /// A criterion as it is written, and by what name.
@@ -41,13 +43,14 @@ impl<'a> Compiler<'a> {
             let mut rules = Vec::new();
             for step in steps {
                 match step {
+                    Step::Included => {}
                     Step::BuiltIn => rules.extend(built_in_rules()),
                     Step::Written(object, index, rule) => rules.extend(self.rule(object, index, rule, tables)),
                 }
             }
-            policies.insert(object.name.clone(), Arc::new(Policy { name: object.name.clone(), rules }));
+            policies.insert(object.name.clone(), Arc::new(Policy::new(object.name.clone(), rules)));
         }
-        let built_in = Policy { name: BUILT_IN.to_owned(), rules: built_in_rules() };
+        let built_in = Policy::new(BUILT_IN, built_in_rules());
         policies.insert(BUILT_IN.to_owned(), Arc::new(built_in));
         policies
     }
@@ -77,6 +80,7 @@ impl<'a> Compiler<'a> {
                 steps.push(Step::Written(object, index, rule));
                 continue;
             };
+            steps.push(Step::Included);
             let path = path.key("include");
             if rule.matches.is_some() || rule.action.is_some() {
                 let what = "a rule with include has match or action as well";
@@ -232,7 +236,7 @@ impl<'a> Compiler<'a> {
                 None => self.fault(object, &place, format!("{text:?} is no source"), REMEDY),
             }
         }
-        Some(Source::Networks(networks))
+        Some(Source::Networks(networks.into()))
     }
 
     fn action(&mut self, object: &Object, path: &FieldPath, action: &RuleAction, tables: &Tables) -> Option<Action> {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -88,22 +88,22 @@ impl Compiler<'_> {
         rows: impl Iterator<Item = (usize, (String, Vec<String>))>,
         path: impl Fn(usize) -> FieldPath,
     ) -> StaticTable {
-        let mut table = StaticTable::default();
+        let (mut exact, mut wildcards, mut networks) = (HashMap::new(), Vec::new(), Vec::new());
         for (number, (key, values)) in rows {
             let key = normal_key(&key);
             if key.contains('*') {
-                table.wildcards.push((Pattern::Wildcard(key), values));
+                wildcards.push((Pattern::Wildcard(key), values));
                 continue;
             }
             if let Some(network) = parse_network(&key) {
-                table.networks.push((network, values.clone()));
+                networks.push(network);
             }
-            if table.exact.insert(key.clone(), values).is_some() {
+            if exact.insert(key.clone(), values).is_some() {
                 let what = format!("{key:?} is in the table twice (number {})", number + 1);
                 self.fault(object, &path(number), what, "keep one of them");
             }
         }
-        table
+        StaticTable::new(exact, wildcards, networks)
     }
 
     fn sqlite(&mut self, object: &Object, sqlite: &TableSqlite) -> Option<Table> {

@@ -84,7 +84,7 @@ impl Compiler<'_> {
                 }
                 Some(Table::Static(table)) => {
                     let mut rows: Vec<_> = table.exact.iter().map(|(key, values)| (key.as_str(), values)).collect();
-                    rows.extend(table.wildcards.iter().map(|(pattern, values)| match pattern {
+                    rows.extend(table.wildcards().iter().map(|(pattern, values)| match pattern {
                         rules::Pattern::Exact(key) | rules::Pattern::Wildcard(key) => (key.as_str(), values),
                     }));
                     rows.sort();

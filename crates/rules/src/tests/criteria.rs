@@ -29,7 +29,7 @@ fn each_criterion_compares_by_value_wildcard_or_table_and_can_be_turned_round() 
     let from = |sender| Ask { sender, ..Ask::default() };
     let to = |recipient| Ask { recipient, ..Ask::default() };
     let auth = |user| Ask { user: Fact::Known(user), ..Ask::default() };
-    let nets = || Source::Networks(vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+    let nets = || Source::Networks(vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into());
     let cases: Vec<Case> = vec![
         ("tag of the listener", Box::new(|| Test::Tagged(patterns(&["from-mx"]))), Ask::default(), true),
         (
@@ -210,7 +210,7 @@ fn an_unknown_client_address_matches_nothing_and_fails_open_nowhere() {
     let unknown = Ask { client: Client::Unknown, listener: "sidecar", ..Ask::default() };
     let sources: Vec<fn() -> Test> = vec![
         || Test::Source(Source::Local),
-        || Test::Source(Source::Networks(vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()])),
+        || Test::Source(Source::Networks(vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()].into())),
         || Test::Source(Source::Table("nets".into())),
     ];
     let mut site = site();

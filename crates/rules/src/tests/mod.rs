@@ -3,11 +3,13 @@
 mod criteria;
 mod directory;
 mod expansion;
+mod guards;
 mod open;
 mod own;
 mod property;
 mod size;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use types::{Address, Domain, Reply};
@@ -54,18 +56,18 @@ pub(crate) fn forward(from: &str, to: &[&str]) -> User {
 }
 
 pub(crate) fn static_table(rows: &[(&str, &[&str])]) -> Table {
-    let mut table = StaticTable::default();
+    let (mut exact, mut wildcards, mut networks) = (HashMap::new(), Vec::new(), Vec::new());
     for (key, values) in rows {
         let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
         if let Ok(network) = key.parse() {
-            table.networks.push((network, values));
+            networks.push(network);
         } else if key.contains('*') {
-            table.wildcards.push((pattern(key), values));
+            wildcards.push((pattern(key), values));
         } else {
-            table.exact.insert((*key).to_owned(), values);
+            exact.insert((*key).to_owned(), values);
         }
     }
-    Table::Static(table)
+    Table::Static(StaticTable::new(exact, wildcards, networks))
 }
 
 pub(crate) fn sqlite_table() -> Table {
@@ -162,7 +164,7 @@ impl Site {
 
     /// Rules of the listeners mx (25), submission (587, held to own addresses) and sidecar (loopback is local).
     pub(crate) fn policy(&mut self, rules: Vec<Rule>) {
-        let policy = Arc::new(Policy { name: "test".to_owned(), rules });
+        let policy = Arc::new(Policy::new("test", rules));
         let listener = |submission: bool, loopback_is_local: bool, tag: &str| ListenerRules {
             tags: vec![tag.to_owned()],
             policy: Arc::clone(&policy),

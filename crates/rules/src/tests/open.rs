@@ -46,7 +46,7 @@ fn open_relay_probes_are_refused_even_where_everything_is_caught() {
 fn a_hidden_route_is_not_handed_to_the_next_host_for_strangers() {
     let mut site = Site::new();
     let backup = || is(Test::RecipientDomain(patterns(&["backup.example"])));
-    let from = || is(Test::Source(Source::Networks(vec!["10.0.0.0/8".parse().unwrap()])));
+    let from = || is(Test::Source(Source::Networks(vec!["10.0.0.0/8".parse().unwrap()].into())));
     site.policy(vec![
         rule("listed", vec![from()], accept()),
         rule("backup", vec![backup()], accept()),
