@@ -18,6 +18,8 @@ const NEEDED: &[Package] = &[
     ("/usr/bin/curl", "curl", "the README's submission"),
     ("/usr/bin/openssl", "openssl", "a second TLS client and password hashes"),
     ("/usr/bin/python3", "python3", "a second parser of reports"),
+    ("/usr/bin/fusermount3", "fuse3", "the disk that loses what was not synced, where the tests do not run as root"),
+    ("/usr/sbin/mkfs.ext4", "e2fsprogs", "a disk that can be filled"),
     ("/usr/bin/sqlite3", "sqlite3", "writing the users' database"),
 ];
 
