@@ -20,6 +20,7 @@
 pub mod clients;
 pub mod ledger;
 pub mod letter;
+pub mod points;
 pub mod power;
 pub mod random;
 pub mod sink;

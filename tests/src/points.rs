@@ -43,7 +43,6 @@ pub const CASES: &[(&str, Reached)] = &[
     ("body.before-delete", Mail(2)),
     ("body.after-delete", Mail(2)),
     ("queue.before-write", Mail(10)),
-    ("queue.before-commit", FirstStart(1)),
     ("queue.before-commit", Mail(10)),
     ("queue.after-commit", Mail(10)),
     ("queue.before-answer", Mail(10)),
@@ -52,6 +51,8 @@ pub const CASES: &[(&str, Reached)] = &[
     ("queue.sweep", Leftovers),
     ("queue.sweep-removed", Leftovers),
     ("queue.migrate", FirstStart(1)),
+    ("queue.migrating", FirstStart(1)),
+    ("queue.migrating", FirstStart(2)),
     ("queue.migrated", FirstStart(1)),
     ("delivery.after-lease", Mail(10)),
     ("delivery.attempt", Mail(10)),
@@ -126,7 +127,9 @@ fn leave_files(stage: &mut Stage) {
     let bodies = stage.site.state().join("queue/bodies");
     fs::create_dir_all(bodies.join("1v")).expect("a folder of bodies");
     let old = SystemTime::now() - Duration::from_secs(60);
-    for name in ["tmp/0123456789abcdef", "1v/00000000000000000000000a1v-12345678", "1v/00000000000000000000000b1v-12345678"] {
+    for name in
+        ["tmp/0123456789abcdef", "1v/00000000000000000000000a1v-12345678", "1v/00000000000000000000000b1v-12345678"]
+    {
         let file = fs::File::create(bodies.join(name)).expect("a leftover");
         file.set_modified(old).expect("its time is set");
     }

@@ -22,6 +22,8 @@ const HASH: &str =
     "$6$posthouse$GZvnUT7gwBRiMLAwDIeNKEwBXNfawg63A1P1kMUu9pnIfndbPoNx9RsE.ydW4J3ZgnpCMQ466hH.qtPLEMMUB1";
 /// Users whose mail leaves by LMTP.
 const USERS: u64 = 6;
+/// A queue that hands out nothing for so long will not.
+const STANDSTILL_MAX_MS: u64 = 60_000;
 /// Domains whose mail leaves by SMTP.
 const DOMAINS: u64 = 4;
 
@@ -119,10 +121,19 @@ impl Stage {
     /// Waits until the queue is empty, of the running process, and compares.
     ///
     /// # Panics
-    /// When it is not empty after a time that no healthy queue needs.
+    /// When something is queued and nothing arrives any more.
     #[track_caller]
     pub fn settle(&self) -> Verdict {
-        testkit::eventually("the queue to be empty", || self.queue_is_empty().then_some(()));
+        let mut arrived = self.sink.arrived();
+        let mut since = self.ledger.now_ms();
+        while !self.queue_is_empty() {
+            let (now, ms) = (self.sink.arrived(), self.ledger.now_ms());
+            if now != arrived {
+                (arrived, since) = (now, ms);
+            }
+            assert!(ms - since < STANDSTILL_MAX_MS, "the queue is not empty and nothing moves: {:?}", self.list(5));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
         self.ledger.compare()
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a tool for people at a terminal")]
 
 mod bench;
+mod chaos;
 mod fuzz;
 mod packages;
 mod test;
@@ -29,6 +30,10 @@ enum Task {
     Tidy,
     /// Fuzzes what reads hostile input, each target for some minutes: needs a nightly toolchain.
     Fuzz(fuzz::Options),
+    /// Kills the platform and takes its power away under load; fails when anything that was answered 250 is lost.
+    Chaos(chaos::Options),
+    /// Honest and hostile traffic for half an hour; fails on a leak or a loss.
+    Soak(chaos::Options),
     /// Measures.
     Bench {
         #[command(subcommand)]
@@ -41,6 +46,8 @@ fn main() -> Result<()> {
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Chaos(options) => chaos::run("chaos", &options),
+        Task::Soak(options) => chaos::run("soak", &options),
         Task::Bench { what } => bench::run(what),
     }
 }

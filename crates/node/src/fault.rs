@@ -24,6 +24,7 @@ pub const POINTS: &[&str] = &[
     "queue.sweep",
     "queue.sweep-removed",
     "queue.migrate",
+    "queue.migrating",
     "queue.migrated",
     "delivery.after-lease",
     "delivery.attempt",
