@@ -55,7 +55,6 @@ fn s16_an_unknown_user_and_a_wrong_password_cannot_be_told_apart() {
         ("nobody@example.org", "wrong"),
         ("alice@world.test", "change-me"),
         ("root", "change-me"),
-        ("", ""),
     ] {
         let mut client = Raw::hello(posthouse.address("mx"));
         #[allow(clippy::disallowed_methods, reason = "the test measures what a client sees")]

@@ -186,7 +186,7 @@ pub fn relay_site(peer: SocketAddr, more: &str) -> Site {
         documents::relay_policy("out"),
         documents::smart_host("out", peer, &format!("{}{more}", documents::QUICK_RETRY)),
     ];
-    site(&text.concat(), "policyRef: main\n")
+    site(&text.concat(), "policyRef: main\nrelayTransport: out\n")
 }
 
 /// The texts in a maildir.
@@ -273,8 +273,7 @@ impl Scripted {
                     seen.push(Vec::new());
                     seen.len() - 1
                 };
-                let (script, seen, messages) =
-                    (script.lock().unwrap().clone(), Arc::clone(&seen), Arc::clone(&messages));
+                let (script, seen, messages) = (Arc::clone(&script), Arc::clone(&seen), Arc::clone(&messages));
                 // A client that hangs up has said what it had to say.
                 thread::spawn(move || converse(stream, &script, &seen, number, &messages).ok());
             }
@@ -287,7 +286,7 @@ impl Scripted {
         self.address
     }
 
-    /// From the next connection on.
+    /// From the next command on.
     pub fn play(&self, script: Script) {
         *self.script.lock().unwrap() = script;
     }
@@ -312,7 +311,7 @@ impl Drop for Scripted {
 
 fn converse(
     mut stream: TcpStream,
-    script: &Script,
+    script: &Mutex<Script>,
     seen: &Mutex<Vec<Vec<u8>>>,
     number: usize,
     messages: &AtomicUsize,
@@ -336,6 +335,7 @@ fn converse(
         if silent {
             continue;
         }
+        let script = script.lock().unwrap().clone();
         let word = line.get(..4).unwrap_or_default().to_ascii_uppercase();
         let answer: &[u8] = match &word[..] {
             _ if in_data => {

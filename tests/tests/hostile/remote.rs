@@ -97,7 +97,6 @@ fn s7_a_reply_is_bounded_escaped_and_never_read_as_anything_else() {
     let before = rss_kib(&posthouse);
     let mut client = Raw::hello(posthouse.address("local"));
     for (rcpt, allowed) in cases {
-        // A connection that rests would have the script before.
         peer.play(Script { rcpt: rcpt.clone(), ehlo: b"250 peer.test".to_vec(), ..Script::default() });
         let count =
             |result: &str| posthouse.metric("posthouse_deliveries_total", &["transport=\"out\"", result]) as usize;

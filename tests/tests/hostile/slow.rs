@@ -114,7 +114,7 @@ fn s21_ten_thousand_idle_connections_leave_room_for_mail() {
     });
     let grown = rss_kib(&posthouse).saturating_sub(before);
     println!("{} idle sessions: {grown} KiB", idle.len());
-    assert!(grown < 160 << 10, "{grown} KiB for {} idle sessions", idle.len());
+    assert!(grown < 200 << 10, "{grown} KiB for {} idle sessions", idle.len());
     still_works(&site, &posthouse, "mx", "between-the-idle");
     // Caps: of a source, and of all.
     let mut held: Vec<_> = (0..50).map(|_| Raw::greeted(posthouse.address("capped"))).collect();
@@ -135,7 +135,7 @@ fn s21_ten_thousand_idle_connections_leave_room_for_mail() {
 fn s21_a_million_recipients_in_one_session_are_answered_or_ended_in_flat_memory() {
     const RECIPIENTS: usize = 1_000_000;
     let patient =
-        documents::listener_mx("limits: { errorsMax: 0, recipientsMax: 100 }\n").replace("name: mx", "name: patient");
+        documents::listener_mx("limits: { errorsMax: 10000000, recipientsMax: 100 }\n").replace("name: mx", "name: patient");
     let site = site(&[documents::listener_mx(""), patient].concat(), "");
     let posthouse = site.start();
     let line = b"RCPT TO:<alice@example.org>\r\n";

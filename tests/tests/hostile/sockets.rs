@@ -178,7 +178,8 @@ fn s27_calls_that_are_no_messages_get_an_answer() {
     ] {
         let mut stream = std::os::unix::net::UnixStream::connect(&admin).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
-        stream.write_all(&call(path, &message)).unwrap();
+        // It may be answered, and closed, before its end.
+        let _ = stream.write_all(&call(path, &message));
         // A HEADERS frame for stream 1 that ends it holds the status.
         let (mut held, mut answered) = (Vec::new(), false);
         let mut buffer = [0; 4096];
