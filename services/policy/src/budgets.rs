@@ -154,8 +154,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: AuthFailures =
-        AuthFailures { per_source_max: 3, per_user_max: 5, window: Duration::from_secs(3600) };
+    const BOUNDS: AuthFailures = AuthFailures { per_source_max: 3, per_user_max: 5, window: Duration::from_secs(3600) };
 
     #[allow(clippy::disallowed_methods, reason = "some moment to begin with")]
     fn start() -> Instant {
@@ -170,7 +169,8 @@ mod tests {
     fn a_source_has_a_budget_over_all_names_and_a_name_over_all_sources() {
         let (budgets, now) = (Budgets::default(), start());
         let free = |source: &str, user: &str| budgets.charge(&BOUNDS, now, ip(source), user).is_some();
-        let one_source = [free("192.0.2.1", "a"), free("192.0.2.1", "b"), free("192.0.2.1", "c"), free("192.0.2.1", "d")];
+        let one_source =
+            [free("192.0.2.1", "a"), free("192.0.2.1", "b"), free("192.0.2.1", "c"), free("192.0.2.1", "d")];
         assert_eq!(one_source, [true, true, true, false]);
         let one_name: Vec<bool> = (2..9).map(|n| free(&format!("192.0.2.{n}"), "x")).collect();
         assert_eq!(one_name, [true, true, true, true, true, false, false]);
