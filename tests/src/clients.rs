@@ -165,9 +165,8 @@ impl Client {
         let mut sender = format!("client-{}@client.test", self.random.below(50));
         if let Opening::Login { user, password } = &self.load.opening {
             sender.clone_from(user);
-            expect(dialogue.say("AUTH LOGIN")?)?;
-            expect(dialogue.say(&testkit::smtp::base64(user))?)?;
-            expect(dialogue.say(&testkit::smtp::base64(password))?)?;
+            let response = testkit::smtp::base64(&format!("\0{user}\0{password}"));
+            expect(dialogue.say(&format!("AUTH PLAIN {response}"))?)?;
         }
         for _ in 0..self.random.between(1, self.load.messages_per_session_max + 1) {
             if self.ends.load(Ordering::Relaxed) {

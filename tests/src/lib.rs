@@ -7,6 +7,7 @@
 //! - [`sink`]: an SMTP and LMTP server that writes arrivals down.
 //! - [`stage`]: a platform between the two, whose processes are numbered (*epochs*).
 //! - [`storm`]: kills at random instants; [`points`]: kills at named points.
+//! - [`soak`]: honest and [`hostile`] traffic for a long time, watched for leaks.
 //! - [`power`]: power cuts, over a disk that loses what was not synced.
 //!
 //! Over another store or with separate services only the stage is another one.
@@ -18,6 +19,7 @@
 )]
 
 pub mod clients;
+pub mod hostile;
 pub mod ledger;
 pub mod letter;
 pub mod points;
@@ -25,5 +27,6 @@ pub mod power;
 pub mod random;
 pub mod sink;
 pub mod smtp;
+pub mod soak;
 pub mod stage;
 pub mod storm;
