@@ -1,7 +1,7 @@
 //! A folder of documents as the source of snapshots.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -222,20 +222,21 @@ impl Watched {
         }
     }
 
-    /// The folders to ask the kernel about.
-    pub(crate) fn folders(&self) -> BTreeSet<PathBuf> {
-        let real = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
-        self.names.iter().map(|(folder, _)| folder.clone()).chain([real]).collect()
+    /// The site's folder, where its links lead now.
+    pub(crate) fn real_folder(&self) -> PathBuf {
+        self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone())
     }
 
-    /// Whether a change of this path may change the snapshot.
-    pub(crate) fn concerns(&self, path: &Path) -> bool {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return true };
-        if self.names.contains(&(folder.to_owned(), name.to_owned())) {
-            return true;
-        }
-        let real = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
-        folder == real && is_document(Path::new(name))
+    /// The folders to ask the kernel about.
+    pub(crate) fn folders(&self) -> BTreeSet<PathBuf> {
+        self.names.iter().map(|(folder, _)| folder.clone()).chain([self.real_folder()]).collect()
+    }
+
+    /// Whether a change of a name in a folder may change the snapshot. `real` is [`Watched::real_folder`] of when the
+    /// watch began.
+    pub(crate) fn concerns(&self, real: &Path, folder: &Path, name: &OsStr) -> bool {
+        let named = self.names.iter().any(|(of, named)| named == name && of == folder);
+        named || (folder == real && is_document(Path::new(name)))
     }
 }
 
@@ -244,6 +245,10 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    fn concerns(watched: &Watched, path: &Path) -> bool {
+        watched.concerns(&watched.real_folder(), path.parent().unwrap(), path.file_name().unwrap())
+    }
 
     #[test]
     fn document_files_are_read_in_order_and_hidden_ones_are_not() {
@@ -309,10 +314,10 @@ mod tests {
             mount.join("new.yaml"),
         ];
         for path in concerned {
-            assert!(watched.concerns(&path), "{}: {watched:?}", path.display());
+            assert!(concerns(&watched, &path), "{}: {watched:?}", path.display());
         }
         for path in [mount.join("notes.txt"), root.join("other"), mount.join(".x.yaml.swp")] {
-            assert!(!watched.concerns(&path), "{}", path.display());
+            assert!(!concerns(&watched, &path), "{}", path.display());
         }
         assert!(watched.folders().contains(&root) && watched.folders().contains(&mount));
     }
@@ -325,6 +330,6 @@ mod tests {
         symlink("a", root.join("b")).unwrap();
         let mut watched = Watched::default();
         watched.add(&root.join("a/x.yaml"));
-        assert!(watched.concerns(&root.join("a")) && watched.concerns(&root.join("b")));
+        assert!(concerns(&watched, &root.join("a")) && concerns(&watched, &root.join("b")));
     }
 }

@@ -6,6 +6,9 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+use crate::log_json::Json;
+use crate::log_lines::LogLines;
+
 /// From an in-process call to a delivery that takes minutes.
 const SECONDS: [f64; 19] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0,
@@ -31,6 +34,9 @@ pub enum TelemetryError {
     /// Somebody was here before.
     #[error("telemetry is set up once in a process")]
     Twice,
+    /// The system gives no thread.
+    #[error("the thread that writes the log cannot be started")]
+    Thread(#[source] std::io::Error),
     /// The recorder.
     #[error("the metrics recorder cannot be set up")]
     Recorder(#[source] BuildError),
@@ -42,19 +48,35 @@ fn filter_of_environment() -> Option<String> {
     std::env::var("POSTHOUSE_LOG").ok().filter(|filter| !filter.is_empty())
 }
 
+/// Flushes the log when it is dropped: it lives as long as the process has something to say.
+pub struct LogGuard {
+    lines: Option<LogLines>,
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        if let Some(lines) = &self.lines {
+            lines.flush();
+        }
+    }
+}
+
 /// Logs go to stderr: text on a terminal, JSON lines otherwise. `filter` wins over `POSTHOUSE_LOG`; the default is `info`.
-pub fn logs(filter: Option<&str>) -> Result<(), TelemetryError> {
+///
+/// JSON lines that come close together are written together; errors, and whatever came before them, leave at once.
+pub fn logs(filter: Option<&str>) -> Result<LogGuard, TelemetryError> {
     let text = filter.map(str::to_owned).or_else(filter_of_environment).unwrap_or_else(|| "info".to_owned());
     let filter = EnvFilter::builder()
         .parse(&text)
         .map_err(|cause| TelemetryError::Filter { filter: text, cause: cause.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = if std::io::stderr().is_terminal() {
-        builder.with_target(false).try_init()
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let (set, lines) = if std::io::stderr().is_terminal() {
+        (builder.with_writer(std::io::stderr).with_target(false).try_init(), None)
     } else {
-        builder.json().flatten_event(true).with_ansi(false).try_init()
+        let lines = LogLines::new(Box::new(std::io::stderr())).map_err(TelemetryError::Thread)?;
+        (builder.with_ansi(false).event_format(Json).with_writer(lines.clone()).try_init(), Some(lines))
     };
-    set.map_err(|_| TelemetryError::Twice)
+    set.map(|()| LogGuard { lines }).map_err(|_| TelemetryError::Twice)
 }
 
 /// Installs the recorder of all metrics and gives the handle that renders them.
@@ -90,6 +112,7 @@ fn describe() {
     describe_counter!("posthouse_snapshot_applied_total", "configurations that came into force");
     describe_counter!("posthouse_task_panics_total", "panics: each is a bug");
     describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "resident memory");
+    describe_gauge!("posthouse_tasks", "tasks of the runtime that are alive");
     describe_gauge!("process_open_fds", "open file descriptors");
 }
 
@@ -102,6 +125,10 @@ pub(crate) fn measure_process() {
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(u32::try_from(open.count()).unwrap_or(u32::MAX));
+    }
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let tasks = runtime.metrics().num_alive_tasks();
+        metrics::gauge!("posthouse_tasks").set(u32::try_from(tasks).unwrap_or(u32::MAX));
     }
 }
 

@@ -4,14 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecursiveMode, Watcher};
 use resources::{Fault, Snapshot};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::folder::{Folder, Loaded, Watched};
+use crate::inotify::{Folders, Watcher};
 use crate::{Node, Part, systemd};
 
 /// Editors and tools write a file in several steps: the folder is read when nothing happened for so long ...
@@ -62,12 +61,7 @@ fn follow(node: &Node, source: impl Source) -> io::Result<()> {
 }
 
 /// Reads, applies, and watches what the outcome came from; when that changed, what was read may be old: reads again.
-async fn reload<S: Source>(
-    node: &Node,
-    source: &Arc<S>,
-    changes: &Changes,
-    old: Option<notify::RecommendedWatcher>,
-) -> Option<notify::RecommendedWatcher> {
+async fn reload<S: Source>(node: &Node, source: &Arc<S>, changes: &Changes, old: Option<Watcher>) -> Option<Watcher> {
     let mut watcher = old;
     let mut watched = None;
     for last in [false, false, true] {
@@ -151,51 +145,29 @@ impl Changes {
     }
 
     /// Watches the folders; `None` where that does not work, which is logged.
-    fn watch(&self, node: &Node, watched: &Watched) -> Option<notify::RecommendedWatcher> {
-        let changed = Arc::clone(&self.changed);
-        let of = watched.clone();
-        let handler = move |event: notify::Result<Event>| {
-            let Ok(event) = event else {
-                // Events were lost: whatever it was, look.
-                return changed.notify_one();
-            };
-            if is_change(&event.kind) && (event.need_rescan() || event.paths.iter().any(|path| of.concerns(path))) {
-                changed.notify_one();
+    fn watch(&self, node: &Node, watched: &Watched) -> Option<Watcher> {
+        let (changed, of, real) = (Arc::clone(&self.changed), watched.clone(), watched.real_folder());
+        let watching = || -> io::Result<Watcher> {
+            let mut folders = Folders::new()?;
+            for folder in watched.folders() {
+                match folders.add(&folder) {
+                    Ok(()) => {}
+                    // A fault of the configuration that is reported as such.
+                    Err(error) if !folder.is_dir() => tracing::debug!(%error, "a folder is not there to be watched"),
+                    Err(error) => unwatched(node, &error),
+                }
             }
-        };
-        let mut watcher = match notify::recommended_watcher(handler) {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                unwatched(node, &error);
-                return None;
-            }
+            folders.follow(move |folder, name| of.concerns(&real, folder, name), move || changed.notify_one())
         };
         node.health().set("watch", Part::Ready);
-        for folder in watched.folders() {
-            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => {}
-                // A fault of the configuration that is reported as such.
-                Err(error) if !folder.is_dir() => tracing::debug!(%error, "a folder is not there to be watched"),
-                Err(error) => unwatched(node, &error),
-            }
-        }
-        Some(watcher)
+        watching().inspect_err(|error| unwatched(node, error)).ok()
     }
 }
 
-fn unwatched(node: &Node, error: &notify::Error) {
+fn unwatched(node: &Node, error: &io::Error) {
     tracing::warn!(%error, "changes of the configuration are not noticed: send SIGHUP");
     let reason = format!("changes of the configuration are not noticed, send SIGHUP: {error}");
     node.health().set("watch", Part::Degraded(reason));
-}
-
-/// Reading the files is no change of theirs.
-fn is_change(kind: &EventKind) -> bool {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
-        _ => true,
-    }
 }
 
 #[cfg(test)]
@@ -368,20 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_no_change_and_writing_is() {
-        use notify::event::{CreateKind, ModifyKind, RemoveKind};
-        let cases = [
-            (EventKind::Access(AccessKind::Open(AccessMode::Any)), false),
-            (EventKind::Access(AccessKind::Close(AccessMode::Read)), false),
-            (EventKind::Access(AccessKind::Close(AccessMode::Write)), true),
-            (EventKind::Create(CreateKind::File), true),
-            (EventKind::Modify(ModifyKind::Any), true),
-            (EventKind::Remove(RemoveKind::File), true),
-            (EventKind::Other, true),
-        ];
-        for (kind, expected) in cases {
-            assert_eq!(is_change(&kind), expected, "{kind:?}");
-        }
+    fn a_long_list_of_faults_is_cut_short() {
         let fault = crate::folder::fault(Path::new("x"), 1, "a", "b");
         assert!(summary(&vec![fault; 7]).ends_with("; ..."));
     }

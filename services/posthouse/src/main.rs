@@ -20,6 +20,11 @@ mod trace;
 
 use std::process::ExitCode;
 
+/// What thousands of sessions allocate and free goes back to the system, and threads do not wait for each other:
+/// docs/performance.md has the figures beside the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::main(std::env::args_os().collect())
 }

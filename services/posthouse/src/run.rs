@@ -32,7 +32,8 @@ pub struct RunArgs {
 
 /// Runs until a signal ends it.
 pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
-    telemetry::logs(args.log.as_deref()).map_err(|error| Failure { code: Code::Usage, error: error.into() })?;
+    // Dropped last: whatever happens, the log is written to its end.
+    let _log = telemetry::logs(args.log.as_deref()).map_err(|error| Failure { code: Code::Usage, error: error.into() })?;
     let state_dir = args.state.clone().unwrap_or_else(|| node::default_dir(&args.dir));
     // Faults are told before anything is made or opened.
     let state_dir = std::path::absolute(state_dir)?;
