@@ -255,11 +255,11 @@ fn multiply(sql: &mut String, columns: &dyn Fn(&str) -> Result<Vec<String>>, mes
     let more = messages.saturating_sub(1);
     let numbers = format!("WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k WHERE n < {more})");
     // 26 characters: those of shard and time stay, so that the ids are real ones, in order.
-    let id = |column: &str| format!("substr(t.{column}, 1, 14) || printf('%012d', n)");
-    let routes = format!("(SELECT route FROM new_routes WHERE number = n % {ROUTES})");
-    let due = "(CAST(strftime('%s', 'now') AS INTEGER) + 3600 + n % 36000) * 1000";
-    let seq = |column: &str| format!("t.{column} + n");
-    let key = |column: &str| format!("t.{column} + (n << 16)");
+    let id = |column: &str| format!("substr(t.{column}, 1, 14) || printf('%012d', k.n)");
+    let routes = format!("(SELECT route FROM new_routes WHERE number = k.n % {ROUTES})");
+    let due = "(CAST(strftime('%s', 'now') AS INTEGER) + 3600 + k.n % 36000) * 1000";
+    let seq = |column: &str| format!("t.{column} + k.n");
+    let key = |column: &str| format!("t.{column} + (k.n << 16)");
     // Writing to a String cannot fail.
     let _ = writeln!(
         sql,
@@ -316,7 +316,7 @@ mod tests {
         let mut sql = String::new();
         multiply(&mut sql, &columns, 10).unwrap();
         assert!(sql.contains("INSERT INTO messages (seq, id, origin)"), "{sql}");
-        assert!(sql.contains("SELECT t.seq + n, substr(t.id, 1, 14) || printf('%012d', n), t.origin FROM k"), "{sql}");
+        assert!(sql.contains("SELECT t.seq + k.n, substr(t.id, 1, 14) || printf('%012d', k.n), t.origin FROM k"), "{sql}");
         assert!(sql.contains("WHERE n < 9"), "{sql}");
         let lost = |_: &str| Ok(vec!["seq".to_owned()]);
         let error = multiply(&mut String::new(), &lost, 10).unwrap_err();

@@ -205,15 +205,6 @@ pub fn terminate(child: &mut Child) -> Result<()> {
 /// A helper process; killed when dropped.
 pub struct Helper(pub Child);
 
-impl Helper {
-    /// Starts it without output.
-    pub fn start(command: &mut Command) -> Result<Self> {
-        let text = format!("{command:?}");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        child.map(Self).with_context(|| format!("cannot start {text}"))
-    }
-}
-
 impl Drop for Helper {
     fn drop(&mut self) {
         let _ = self.0.kill();
