@@ -113,7 +113,6 @@ fn describe() {
     describe_counter!("posthouse_task_panics_total", "panics: each is a bug");
     describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "resident memory");
     describe_gauge!("posthouse_tasks", "tasks of the runtime that are alive");
-    describe_gauge!("posthouse_tasks", "tasks of the runtime that are alive");
     describe_gauge!("process_open_fds", "open file descriptors");
 }
 
@@ -126,10 +125,6 @@ pub(crate) fn measure_process() {
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(u32::try_from(open.count()).unwrap_or(u32::MAX));
-    }
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        let tasks = runtime.metrics().num_alive_tasks();
-        metrics::gauge!("posthouse_tasks").set(u32::try_from(tasks).unwrap_or(u32::MAX));
     }
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         let tasks = runtime.metrics().num_alive_tasks();
