@@ -59,10 +59,11 @@ impl Address {
 
     /// Puts a local part and a domain together; the local part is taken unquoted.
     pub fn from_parts(local: &str, domain: Domain) -> Result<Self, AddressError> {
-        if local.is_empty() || local.bytes().any(|b| b < b' ' || b == 0x7f) {
+        // What is made here must read back from its text: that is how it travels.
+        if local.is_empty() || local.chars().any(char::is_control) {
             return Err(AddressError::LocalPart);
         }
-        if local.len() > LOCAL_PART_OCTETS_MAX {
+        if written_octets(local) > LOCAL_PART_OCTETS_MAX {
             return Err(AddressError::LocalPartTooLong);
         }
         Self { local: local.into(), domain }.bounded()
@@ -127,6 +128,14 @@ fn split(text: &str) -> Result<usize, AddressError> {
 
 fn memchr_at(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|b| *b == b'@')
+}
+
+/// Octets of a local part as it prints, with the quotes that it needs.
+fn written_octets(local: &str) -> usize {
+    if is_dot_string(local) {
+        return local.len();
+    }
+    local.len() + local.bytes().filter(|octet| matches!(octet, b'"' | b'\\')).count() + 2
 }
 
 fn parse_local(text: &str) -> Result<String, AddressError> {
@@ -259,6 +268,11 @@ mod tests {
         let domain = Domain::parse(&vec!["a".repeat(60); 4].join(".")).unwrap();
         let local = "a".repeat(20);
         assert_eq!(Address::from_parts(&local, domain.clone()), Err(AddressError::TooLong));
+        let short = Domain::parse("example.org").unwrap();
+        // Quoted it has 66 octets, and its text would not read back.
+        let spaced = format!("a {}", "b".repeat(62));
+        assert_eq!(Address::from_parts(&spaced, short.clone()), Err(AddressError::LocalPartTooLong));
+        assert_eq!(Address::from_parts("a\u{85}b", short), Err(AddressError::LocalPart));
         assert_eq!(Address::parse(&format!("{local}@{domain}")), Err(AddressError::TooLong));
         assert!(Address::from_parts("a", domain).is_ok());
     }
