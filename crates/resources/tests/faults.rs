@@ -784,6 +784,11 @@ fn policies_are_rules_that_can_be_followed() {
         &document("MailListener", "sendmail", "spec: { port: 26 }"),
         &["3:13: the name sendmail belongs to the built-in listener of posthouse sendmail: choose another name"],
     );
+    // Each includes the next one eight times, and none has a rule of its own.
+    let include = |next: usize| format!("spec: {{ rules: [{}] }}", format!("{{ include: p{next} }}, ").repeat(8));
+    let bomb: Vec<String> = (0..12).map(|n| document("MailPolicy", &format!("p{n}"), &include(n + 1))).collect();
+    let faults = snapshot_from_yaml(&bomb.join("---\n")).unwrap_err();
+    assert!(faults.iter().any(|fault| fault.what.contains("more than 10000 rules")), "{}", faults.len());
     let one = document("MailPolicy", "one", "spec:\n  rules:\n    - include: two");
     let two = document("MailPolicy", "two", "spec:\n  rules:\n    - include: one");
     check(

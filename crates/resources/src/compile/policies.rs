@@ -82,7 +82,9 @@ impl<'a> Compiler<'a> {
             };
             steps.push(Step::Included);
             let path = path.key("include");
-            if rule.matches.is_some() || rule.action.is_some() {
+            // What is wrong inside of an included policy is said where that one is compiled itself.
+            let is_own = inside.len() == 1;
+            if is_own && (rule.matches.is_some() || rule.action.is_some()) {
                 let what = "a rule with include has match or action as well";
                 self.fault(object, &path, what, "write them as two rules");
             }
@@ -90,7 +92,11 @@ impl<'a> Compiler<'a> {
                 steps.push(Step::BuiltIn);
                 continue;
             }
-            let Some(included) = self.reference(object, &path, Kind::MailPolicy, name) else { continue };
+            let included = match is_own {
+                true => self.reference(object, &path, Kind::MailPolicy, name),
+                false => self.find(Kind::MailPolicy, name),
+            };
+            let Some(included) = included else { continue };
             let Spec::Policy(spec) = &included.spec else { continue };
             if inside.iter().any(|outer| std::ptr::eq(*outer, included)) {
                 let names: Vec<&str> = inside.iter().map(|outer| outer.name.as_str()).collect();
