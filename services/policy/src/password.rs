@@ -6,18 +6,20 @@ use argon2::password_hash::{Error as CryptError, PasswordHasher, PasswordVerifie
 use sha_crypt::ShaCrypt;
 use subtle::ConstantTimeEq as _;
 
-/// Rounds of a SHA-crypt hash that are computed at most: more is a mistake that would hold a thread for minutes.
-const SHA_CRYPT_ROUNDS_MAX: u32 = 5_000_000;
+/// Rounds of a SHA-crypt hash that are computed at most, about a second: more is a mistake that would hold a thread for minutes.
+const SHA_CRYPT_ROUNDS_MAX: u32 = 2_000_000;
 /// Rounds of new SHA-512-crypt hashes: about 20 ms.
 const SHA_CRYPT_ROUNDS: u32 = 50_000;
-/// Cost of a bcrypt hash that is computed at most: 2^16 rounds, some seconds.
-const BCRYPT_COST_MAX: u32 = 16;
+/// Cost of a bcrypt hash that is computed at most: 2^14 rounds, about a second.
+const BCRYPT_COST_MAX: u32 = 14;
 /// Cost of new bcrypt hashes.
 const BCRYPT_COST: u32 = 11;
 /// Memory of an argon2 hash that is computed at most, in KiB: 256 MiB.
 const ARGON2_MEMORY_KIB_MAX: u32 = 256 << 10;
 /// Passes of an argon2 hash that are computed at most.
 const ARGON2_PASSES_MAX: u32 = 64;
+/// Memory times passes of an argon2 hash that is computed at most, in KiB: 1 GiB is about a second.
+const ARGON2_WORK_KIB_MAX: u32 = 1 << 20;
 /// Octets of salt in new hashes; crypt(3) uses no more.
 const SALT_OCTETS: usize = 12;
 
@@ -168,7 +170,8 @@ impl<'a> Stored<'a> {
                 let hash = Phc::new(hash).map_err(|_| PasswordError::Malformed)?;
                 let parameters = argon2::Params::try_from(&hash).map_err(|_| PasswordError::Malformed)?;
                 bounded(parameters.m_cost(), ARGON2_MEMORY_KIB_MAX)?;
-                bounded(parameters.t_cost(), ARGON2_PASSES_MAX)
+                bounded(parameters.t_cost(), ARGON2_PASSES_MAX)?;
+                bounded(parameters.m_cost().saturating_mul(parameters.t_cost()), ARGON2_WORK_KIB_MAX)
             }
         }
     }

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -53,6 +55,17 @@ impl JsonSchema for PasswordHash {
     }
 }
 
+/// What policy computes at most; a user with a costlier hash could not log in.
+const SHA_CRYPT_ROUNDS_MAX: u32 = 2_000_000;
+/// As above.
+const BCRYPT_COST_MAX: u32 = 14;
+/// As above, in KiB: memory.
+const ARGON2_MEMORY_KIB_MAX: u32 = 256 << 10;
+/// As above, in KiB: memory times passes.
+const ARGON2_WORK_KIB_MAX: u32 = 1 << 20;
+/// As above: passes.
+const ARGON2_PASSES_MAX: u32 = 64;
+
 /// Checks the form of a hash that Dovecot shares: SHA-512-crypt, bcrypt or argon2id, with or without `{SCHEME}`.
 /// The text is never part of the answer.
 pub(crate) fn check_password_hash(text: &str) -> Result<(), ValueError> {
@@ -84,7 +97,8 @@ pub(crate) fn check_password_hash(text: &str) -> Result<(), ValueError> {
     } else {
         is_argon2id(hash)
     };
-    if whole { Ok(()) } else { Err(ValueError::new("the password hash is cut off or damaged", REMEDY)) }
+    let what = "the password hash is cut off or damaged, or costs more than is computed (about a second)";
+    if whole { Ok(()) } else { Err(ValueError::new(what, REMEDY)) }
 }
 
 fn is_crypt_text(text: &str) -> bool {
@@ -94,7 +108,7 @@ fn is_crypt_text(text: &str) -> bool {
 fn is_sha512_crypt(hash: &str) -> bool {
     let mut parts: Vec<&str> = hash.split('$').skip(2).collect();
     if let Some(rounds) = parts.first().and_then(|part| part.strip_prefix("rounds=")) {
-        if !rounds.parse::<u32>().is_ok_and(|rounds| (1000..=999_999_999).contains(&rounds)) {
+        if !rounds.parse::<u32>().is_ok_and(|rounds| (1000..=SHA_CRYPT_ROUNDS_MAX).contains(&rounds)) {
             return false;
         }
         parts.remove(0);
@@ -105,16 +119,34 @@ fn is_sha512_crypt(hash: &str) -> bool {
 fn is_bcrypt(hash: &str) -> bool {
     let mut parts = hash.split('$').skip(2);
     let (Some(cost), Some(rest), None) = (parts.next(), parts.next(), parts.next()) else { return false };
-    let cost_fits = cost.len() == 2 && cost.parse::<u32>().is_ok_and(|cost| (4..=31).contains(&cost));
+    let cost_fits = cost.len() == 2 && cost.parse::<u32>().is_ok_and(|cost| (4..=BCRYPT_COST_MAX).contains(&cost));
     cost_fits && rest.len() == 53 && is_crypt_text(rest)
 }
 
 fn is_argon2id(hash: &str) -> bool {
     let parts: Vec<&str> = hash.split('$').skip(2).collect();
-    let base64 =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
+    // RFC 9106 section 3.1, and what the PHC string format allows.
+    let octets = |text: &str, bounds: std::ops::RangeInclusive<usize>| {
+        STANDARD_NO_PAD.decode(text).is_ok_and(|octets| bounds.contains(&octets.len()))
+    };
     matches!(parts[..], [version, costs, salt, sum]
-        if version == "v=19" && costs.starts_with("m=") && base64(salt) && base64(sum))
+        if version == "v=19" && are_argon2_costs(costs) && octets(salt, 8..=48) && octets(sum, 10..=64))
+}
+
+/// `m=KiB,t=passes,p=lanes`, each a number without zeros in front.
+fn are_argon2_costs(costs: &str) -> bool {
+    let mut names = ["m=", "t=", "p="].into_iter();
+    let numbers: Option<Vec<u32>> = costs
+        .split(',')
+        .map(|cost| {
+            let digits = cost.strip_prefix(names.next()?)?;
+            let plain = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+            plain.then(|| digits.parse().ok()).flatten()
+        })
+        .collect();
+    let Some([memory, passes, lanes]) = numbers.as_deref() else { return false };
+    let memory_fits = *memory <= ARGON2_MEMORY_KIB_MAX && *memory >= lanes.saturating_mul(8);
+    memory_fits && *passes <= ARGON2_PASSES_MAX && memory.saturating_mul(*passes) <= ARGON2_WORK_KIB_MAX
 }
 
 #[cfg(test)]
@@ -126,10 +158,10 @@ mod tests {
         let sha = format!("$6$saltsalt${}", "a".repeat(86));
         let rounds = format!("$6$rounds=5000$saltsalt${}", "a".repeat(86));
         let bcrypt = format!("$2y$10${}", "a".repeat(53));
-        let argon = "$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2g";
+        let argon = "$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo";
         for good in [
             sha.clone(),
-            rounds,
+            rounds.clone(),
             bcrypt.clone(),
             argon.to_owned(),
             format!("{{SHA512-CRYPT}}{sha}"),
@@ -149,6 +181,12 @@ mod tests {
             format!("$6$rounds=1$saltsalt${}", "a".repeat(86)),
             bcrypt.replace("$10$", "$99$"),
             argon.replace("v=19", "v=1"),
+            argon.replace("m=65536,t=3", "m=262144,t=64"),
+            argon.replace("m=65536", "m=065536"),
+            argon.replace(",p=1", ""),
+            argon.replace("hoYXNo", "g"),
+            rounds.replace("5000", "2000001"),
+            bcrypt.replace("$10$", "$15$"),
             "$1$saltsalt$abc".to_owned(),
         ] {
             let error = check_password_hash(&bad).unwrap_err();

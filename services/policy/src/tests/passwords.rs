@@ -60,6 +60,9 @@ fn forms_of_crypt_verify_with_or_without_prefix_and_others_are_named_faults() {
         ("$6$rounds=999999999$salt$abc", b"abc", Err(PasswordError::Cost)),
         ("$2b$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", b"U*U", Err(PasswordError::Cost)),
         ("$argon2id$v=19$m=4194304,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", b"abc", Err(PasswordError::Cost)),
+        ("$argon2id$v=19$m=262144,t=64,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", b"abc", Err(PasswordError::Cost)),
+        ("$6$rounds=2000001$salt$abc", b"abc", Err(PasswordError::Cost)),
+        ("$2b$15$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", b"U*U", Err(PasswordError::Cost)),
         ("$argon2id$nonsense", b"abc", Err(PasswordError::Malformed)),
     ];
     for (stored, password, expected) in cases {
