@@ -53,7 +53,10 @@ fn cost(stored: &str) -> (u64, u64) {
     let named = |name: &str| hash.split(['$', ',']).find_map(|field| field.strip_prefix(name)).map(number);
     let fields: Vec<&str> = hash.split('$').collect();
     match fields.get(1) {
-        Some(&("5" | "6")) if hash.starts_with('$') => (named("rounds=").unwrap_or(5000) / 1500, 0),
+        Some(&("5" | "6")) if hash.starts_with('$') => {
+            let rounds = fields.get(2).and_then(|field| field.strip_prefix("rounds=")).map(number);
+            (rounds.unwrap_or(5000) / 1500, 0)
+        }
         Some(&("2a" | "2b" | "2y")) if hash.starts_with('$') => {
             let rounds = fields.get(2).map_or(0, |cost| number(cost)).min(40);
             ((1 << rounds) / 16, 4)

@@ -20,7 +20,9 @@ pub fn resource_yaml(data: &[u8]) {
     }
     let named = input.rest();
     let (objects, faults) = load(&files);
-    let lines = files.iter().map(|(_, text)| text.lines().count()).max().unwrap_or(0);
+    // To YAML a CR alone ends a line, too (YAML 1.2.2 section 5.4).
+    let breaks = |text: &str| text.matches(['\r', '\n']).count();
+    let lines = 1 + files.iter().map(|(_, text)| breaks(text)).max().unwrap_or(0);
     let environment = Environment { is_root: false, state_dir: "/state".into(), working_dir: "/".into() };
     let read = |path: &Path| {
         // A name says whether the file is there.
