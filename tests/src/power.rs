@@ -81,8 +81,11 @@ impl Place {
 
     /// The power goes and comes back.
     fn cut(&mut self, posthouse: &mut Posthouse, seed: u64) -> Cut {
+        // Nothing is recorded after this instant, however long the process takes to go.
+        let (epoch, now) = (self.stage.epoch(), self.stage.ledger.now_ms());
         let cut = self.layer.cut(seed);
         self.stage.kill(posthouse);
+        self.stage.ledger.records().ends.insert(epoch, now);
         self.layer.revive().expect("nobody holds the disk");
         cut
     }
