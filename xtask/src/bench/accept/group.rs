@@ -213,6 +213,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_group_starts_is_seen_and_ended_with_its_children() {
+        let tree = Group { cgroup: None, root: AtomicU32::new(0) };
+        // The second is a cgroup where one can be made, and a tree elsewhere.
+        for group in [tree, Group::new("test")] {
+            let mut child = group.spawn(&["sh", "-c", "sleep 60 & wait"], |_| ()).unwrap();
+            assert!(super::super::wait_until(END_TIMEOUT, || group.processes().len() == 2), "{}", group.kind());
+            assert!(group.memory().rss_kib > 0 && group.cpu_ms().is_ok());
+            group.end();
+            assert_eq!(group.processes(), Vec::<u32>::new(), "{}", group.kind());
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
     fn the_second_version_is_found_among_the_cgroup_mounts() {
         let text = "30 20 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
                     41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";

@@ -71,6 +71,9 @@ impl Lab {
         let sample =
             self.load(who, cell, &running).with_context(|| format!("{who}, {cell}:\n{}", running.last_words()))?;
         running.stop()?;
+        // A rate is per message: the next round may send more or fewer and last as long as it should.
+        let next = for_a_run(sample.accepted_per_s, self.seconds, cell.connections);
+        self.counts.insert((Some(who), *cell), next);
         Ok(sample)
     }
 
@@ -81,7 +84,9 @@ impl Lab {
             self.warm_up(None, cell, port, CEILING_SECONDS).with_context(|| format!("the tools alone, {cell}"))?;
         let time =
             send(&self.source_group, cell, messages, port).with_context(|| format!("the tools alone, {cell}"))?;
-        Ok(messages as f64 / time.as_secs_f64())
+        let rate = messages as f64 / time.as_secs_f64();
+        self.counts.insert((None, *cell), for_a_run(rate, CEILING_SECONDS, cell.connections));
+        Ok(rate)
     }
 
     fn load(&mut self, who: Who, cell: &Cell, running: &Running) -> Result<Sample> {
