@@ -316,7 +316,10 @@ mod tests {
         let mut sql = String::new();
         multiply(&mut sql, &columns, 10).unwrap();
         assert!(sql.contains("INSERT INTO messages (seq, id, origin)"), "{sql}");
-        assert!(sql.contains("SELECT t.seq + k.n, substr(t.id, 1, 14) || printf('%012d', k.n), t.origin FROM k"), "{sql}");
+        assert!(
+            sql.contains("SELECT t.seq + k.n, substr(t.id, 1, 14) || printf('%012d', k.n), t.origin FROM k"),
+            "{sql}"
+        );
         assert!(sql.contains("WHERE n < 9"), "{sql}");
         let lost = |_: &str| Ok(vec!["seq".to_owned()]);
         let error = multiply(&mut String::new(), &lost, 10).unwrap_err();
