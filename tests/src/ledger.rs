@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// How long a settle may take to be recorded after the sink's 2xx: an arrival that is older than this when its process
 /// is killed was recorded, and must not come again.
-pub const SETTLE_WINDOW_MS: u64 = 2000;
+pub const SETTLE_WINDOW_MS: u64 = 3000;
 /// Faults that are written out; the counts hold all of them.
 const FAULTS_TOLD_MAX: usize = 50;
 /// Mail to this domain is refused for ever by the sink: its senders are owed a report, and only them.
