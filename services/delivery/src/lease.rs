@@ -24,6 +24,8 @@ const EXTEND_INTERVAL: Duration = Duration::from_secs(15);
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait before the queue is asked again.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// Credit is given in portions of this share of the room.
+const GRANT_SHARE: usize = 4;
 /// Requests that wait for the queue to read them.
 const REQUESTS_MAX: usize = 16;
 /// Settlements that wait to be recorded: a full channel holds the attempts that would add to it.
@@ -131,8 +133,9 @@ impl Loop {
                     Ok(None) => return Left::Ended(Ok(())),
                     Err(status) => return Left::Ended(Err(status)),
                 },
-                Some(_) = self.attempts.join_next() => {}
                 () = self.settler.changed.notified() => {
+                    // What has ended is looked after here, and not with a wake-up of its own.
+                    while self.attempts.try_join_next().is_some() {}
                     granted = granted.saturating_sub(self.settler.settled.swap(0, Ordering::AcqRel));
                     if !self.grant(&requests, &mut granted, false).await {
                         continue; // The stream says why.
@@ -153,8 +156,10 @@ impl Loop {
 
     /// Gives the queue as much credit as there is room, and the limits where they may have changed.
     async fn grant(&self, requests: &mpsc::Sender<LeaseRequest>, granted: &mut usize, limits: bool) -> bool {
-        let more = self.room().saturating_sub(*granted);
-        if more == 0 && !limits {
+        let room = self.room();
+        let more = room.saturating_sub(*granted);
+        // In portions: a message for every settle would be work for both sides.
+        if !limits && (more == 0 || more < room / GRANT_SHARE) {
             return true;
         }
         *granted += more;
@@ -186,7 +191,9 @@ impl Loop {
             settler.in_flight.add(lease);
         }
         self.attempts.spawn(async move {
+            node::fault::point("delivery.after-lease");
             let settlement = work.await;
+            node::fault::point("delivery.before-settle");
             if let Some(lease) = &settlement.lease {
                 settler.in_flight.settling(lease);
             }

@@ -1,9 +1,11 @@
-//! Settling: all that waits goes in one call, never by a timer.
+//! Settling: all that waits goes in one call, never by a timer, and several calls are under way at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use posthouse_proto::queue::v1::{SettleAnswer, SettleRequest, Settlement};
 use tokio::sync::{Notify, mpsc};
 use tonic::Code;
@@ -13,6 +15,8 @@ use crate::job::Context;
 
 /// Settlements of one call.
 const BATCH_MAX: usize = 500;
+/// Calls at a time.
+const CALLS_MAX: usize = 64;
 /// First wait after a call that failed; doubles.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait: results are kept as long as it takes, and no new delivery is leased meanwhile.
@@ -31,16 +35,25 @@ impl Settler {
         Self { in_flight: Arc::default(), settled: AtomicUsize::new(0), changed: Notify::new() }
     }
 
-    /// Records settlements until every sender is gone and all is recorded.
+    /// Records settlements until every sender is gone and all is recorded. What waits goes into one call; while that is
+    /// on its way to disk the next begins, for the queue takes the route's next delivery as soon as it hears of an end.
     pub(crate) async fn run(&self, context: &Context, mut waiting: mpsc::Receiver<Settlement>) {
+        let mut calls = FuturesUnordered::new();
         let mut batch = Vec::new();
-        while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            self.record(context, &mut batch).await;
+        let mut open = true;
+        while open || !calls.is_empty() {
+            tokio::select! {
+                n = waiting.recv_many(&mut batch, BATCH_MAX), if open && calls.len() < CALLS_MAX => match n {
+                    0 => open = false,
+                    _ => calls.push(self.record(context, std::mem::take(&mut batch))),
+                },
+                Some(()) = calls.next(), if !calls.is_empty() => {}
+            }
         }
     }
 
-    async fn record(&self, context: &Context, batch: &mut Vec<Settlement>) {
-        let request = SettleRequest { settlements: std::mem::take(batch) };
+    async fn record(&self, context: &Context, batch: Vec<Settlement>) {
+        let request = SettleRequest { settlements: batch };
         let mut back_off = BACK_OFF_FIRST;
         let answers = loop {
             // A clone costs little against a call: texts are short, and mostly there is one.
@@ -67,10 +80,8 @@ impl Settler {
                 self.in_flight.remove(lease);
             }
         }
+        node::fault::point("delivery.after-settle");
         self.settled.fetch_add(request.settlements.len(), Ordering::AcqRel);
         self.changed.notify_one();
-        // The memory of the batch is used again.
-        *batch = request.settlements;
-        batch.clear();
     }
 }

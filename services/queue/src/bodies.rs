@@ -1,11 +1,12 @@
 //! Bodies that are too large for the store's rows.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -28,6 +29,8 @@ pub trait BodyStore: Send + Sync + 'static {
     fn delete(&self, names: Vec<String>) -> impl Future<Output = ()> + Send;
     /// Names of whole bodies that were last written before `until`. Unfinished uploads from before it are deleted.
     fn list(&self, until: SystemTime) -> impl Future<Output = io::Result<Vec<String>>> + Send;
+    /// Writes something durable and deletes it: tells whether trouble is over.
+    fn probe(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Copies bodies into a folder with the layout of this one. Returns the octets.
     fn copy(&self, names: Vec<String>, folder: &Path) -> impl Future<Output = io::Result<u64>> + Send;
 }
@@ -44,6 +47,34 @@ pub trait BodyUpload: Send {
 #[derive(Clone)]
 pub struct FolderBodies {
     root: Arc<Path>,
+    folders: Arc<Folders>,
+}
+
+/// The folders below the root, and which of them are known to outlive a power cut.
+struct Folders {
+    root: Arc<Path>,
+    durable: Mutex<HashSet<PathBuf>>,
+}
+
+impl Folders {
+    fn new(root: &Path) -> Self {
+        Self { root: root.into(), durable: Mutex::default() }
+    }
+
+    /// Makes the folder that a file will be in, durably. That it is there already says nothing: whoever made it may not
+    /// have synced the root yet.
+    fn make_for(&self, path: &Path) -> io::Result<()> {
+        let Some(folder) = path.parent() else { return Ok(()) };
+        if self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
+            return Ok(());
+        }
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_folder(&self.root)?,
+        }
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+        Ok(())
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -58,7 +89,7 @@ impl FolderBodies {
         if let Some(parent) = root.parent() {
             sync_folder(parent)?;
         }
-        Ok(Self { root: root.into() })
+        Ok(Self { root: root.into(), folders: Arc::new(Folders::new(root)) })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -77,19 +108,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Makes the folder that a file will be in, durably.
-fn make_folder_of(root: &Path, path: &Path) -> io::Result<()> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    match fs::create_dir(folder) {
-        Ok(()) => sync_folder(root),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 /// A file in `tmp` that is deleted unless it is renamed.
 pub struct FileUpload {
-    root: Arc<Path>,
+    folders: Arc<Folders>,
     path: PathBuf,
     file: Option<Arc<File>>,
     waiting: BytesMut,
@@ -112,7 +133,13 @@ impl FileUpload {
         let chunk = self.waiting.split().freeze();
         let at = self.written;
         self.written += chunk.len() as u64;
-        blocking(move || file.write_all_at(&chunk, at)).await
+        blocking(move || {
+            node::fault::point("body.before-write");
+            file.write_all_at(&chunk, at)?;
+            node::fault::point("body.after-write");
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -128,13 +155,17 @@ impl BodyUpload for FileUpload {
     async fn finish(mut self, name: &str) -> io::Result<()> {
         self.flush().await?;
         let Some(file) = self.file.take() else { return Err(io::Error::other("the upload is closed")) };
-        let (root, from, to) = (Arc::clone(&self.root), self.path.clone(), path_in(&self.root, name));
+        let (folders, from, to) = (Arc::clone(&self.folders), self.path.clone(), path_in(&self.folders.root, name));
         // The order is the promise: contents, then name, then the folder that holds the name.
         blocking(move || {
             file.sync_data()?;
-            make_folder_of(&root, &to)?;
+            node::fault::point("body.after-sync");
+            folders.make_for(&to)?;
             fs::rename(&from, &to)?;
-            to.parent().map_or(Ok(()), sync_folder)
+            node::fault::point("body.after-rename");
+            to.parent().map_or(Ok(()), sync_folder)?;
+            node::fault::point("body.after-folder-sync");
+            Ok(())
         })
         .await?;
         self.renamed = true;
@@ -150,7 +181,7 @@ impl BodyStore for FolderBodies {
         let target = path.clone();
         let file = blocking(move || OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)).await?;
         Ok(FileUpload {
-            root: Arc::clone(&self.root),
+            folders: Arc::clone(&self.folders),
             path,
             file: Some(Arc::new(file)),
             waiting: BytesMut::new(),
@@ -175,10 +206,12 @@ impl BodyStore for FolderBodies {
         let paths: Vec<PathBuf> = names.iter().map(|name| self.path(name)).collect();
         let done = blocking(move || {
             for path in paths {
+                node::fault::point("body.before-delete");
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
+                node::fault::point("body.after-delete");
             }
             Ok(())
         });
@@ -216,15 +249,29 @@ impl BodyStore for FolderBodies {
         .await
     }
 
+    async fn probe(&self) -> io::Result<()> {
+        let folder = self.root.join(UPLOADS);
+        blocking(move || {
+            let path = folder.join("probe");
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all_at(b"probe", 0)?;
+            file.sync_data()?;
+            fs::remove_file(&path)?;
+            sync_folder(&folder)
+        })
+        .await
+    }
+
     async fn copy(&self, names: Vec<String>, folder: &Path) -> io::Result<u64> {
         let source = self.clone();
         let target = folder.to_owned();
         blocking(move || {
             fs::create_dir_all(target.join(UPLOADS))?;
+            let folders = Folders::new(&target);
             let mut bytes = 0;
             for name in names {
                 let to = path_in(&target, &name);
-                make_folder_of(&target, &to)?;
+                folders.make_for(&to)?;
                 bytes += fs::copy(source.path(&name), &to)?;
                 File::open(&to)?.sync_all()?;
                 to.parent().map_or(Ok(()), sync_folder)?;

@@ -1,5 +1,6 @@
 //! What every part of the service shares: configuration, health, the clean-up of bodies.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,68 +69,121 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// What may be wrong; the label of `posthouse_queue_trouble`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// Nothing can be written into the database.
+    Store,
+    /// Free space is below the watermark.
+    Space,
+    /// The folder of large bodies cannot be written.
+    Bodies,
+    /// Queued mail cannot be read.
+    Reading,
+}
+
+impl Trouble {
+    const ALL: [Self; 4] = [Self::Store, Self::Space, Self::Bodies, Self::Reading];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Space => "space",
+            Self::Bodies => "bodies",
+            Self::Reading => "reading",
+        }
+    }
+
+    /// What follows from it, for the log.
+    fn consequence(self) -> &'static str {
+        match self {
+            Self::Store | Self::Space => "no mail is taken",
+            Self::Bodies => "no large mail is taken",
+            Self::Reading => "queued mail waits",
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
-    trouble: Option<String>,
-    low_space: Option<String>,
+    troubles: BTreeMap<Trouble, String>,
 }
 
 impl Condition {
     pub fn new(health: Option<Health>) -> Self {
         let condition = Self { inner: Arc::new(Inner { health, state: Mutex::default() }) };
-        condition.change(|_| ());
+        condition.publish(&condition.lock());
         condition
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut state);
-        let Some(health) = &self.inner.health else { return };
-        health.set(
-            PART,
-            match (&state.trouble, &state.low_space) {
-                (Some(trouble), _) => Part::NotReady(trouble.clone()),
-                (None, Some(space)) => Part::Degraded(space.clone()),
-                (None, None) => Part::Ready,
-            },
-        );
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The store failed. Logged when it begins.
-    pub fn trouble(&self, reason: String) {
-        if self.troubled().is_none() {
-            tracing::error!(reason, "store is in trouble, no mail is taken");
+    fn publish(&self, state: &State) {
+        for trouble in Trouble::ALL {
+            let there = f64::from(u8::from(state.troubles.contains_key(&trouble)));
+            metrics::gauge!("posthouse_queue_trouble", "kind" => trouble.name()).set(there);
         }
-        self.change(|state| state.trouble = Some(reason));
+        let Some(health) = &self.inner.health else { return };
+        let all: Vec<&str> = state.troubles.values().map(String::as_str).collect();
+        let part = match state.troubles.get(&Trouble::Store) {
+            Some(_) => Part::NotReady(all.join("; ")),
+            None if all.is_empty() => Part::Ready,
+            None => Part::Degraded(all.join("; ")),
+        };
+        health.set(PART, part);
+    }
+
+    /// Something is wrong, or no more (`None`). Logged when it begins and when it ends.
+    pub fn set(&self, trouble: Trouble, reason: Option<String>) {
+        let mut state = self.lock();
+        let before = state.troubles.contains_key(&trouble);
+        match reason {
+            Some(reason) => {
+                if !before {
+                    let (kind, consequence) = (trouble.name(), trouble.consequence());
+                    tracing::error!(kind, reason, consequence, "trouble with storage");
+                }
+                state.troubles.insert(trouble, reason);
+            }
+            None if before => {
+                tracing::info!(kind = trouble.name(), "storage works again");
+                state.troubles.remove(&trouble);
+            }
+            None => return,
+        }
+        self.publish(&state);
+    }
+
+    /// The store failed.
+    pub fn trouble(&self, reason: String) {
+        self.set(Trouble::Store, Some(reason));
     }
 
     /// The store works again.
     pub fn well(&self) {
-        if self.troubled().is_some() {
-            tracing::info!("store works again");
-            self.change(|state| state.trouble = None);
-        }
+        self.set(Trouble::Store, None);
     }
 
     pub fn low_space(&self, reason: Option<String>) {
-        let before = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).low_space.is_some();
-        if before != reason.is_some() {
-            match &reason {
-                Some(reason) => tracing::error!(reason, "free space is below the watermark, no mail is taken"),
-                None => tracing::info!("free space is above the watermark again"),
-            }
-            self.change(|state| state.low_space = reason);
-        }
+        self.set(Trouble::Space, reason);
     }
 
+    /// Why nothing can be written.
     pub fn troubled(&self) -> Option<String> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
+        self.lock().troubles.get(&Trouble::Store).cloned()
+    }
+
+    /// Whether this was found wrong.
+    pub fn has(&self, trouble: Trouble) -> bool {
+        self.lock().troubles.contains_key(&trouble)
     }
 
     /// Why no mail is taken.
     pub fn refuses(&self) -> Option<String> {
-        let state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.trouble.clone().or_else(|| state.low_space.clone())
+        let state = self.lock();
+        [Trouble::Store, Trouble::Space].iter().find_map(|trouble| state.troubles.get(trouble)).cloned()
     }
 }
 

@@ -7,7 +7,7 @@ use node::Clock;
 use types::Timestamp;
 
 use crate::bodies::BodyStore;
-use crate::context::{Condition, Settings};
+use crate::context::{Condition, Settings, Trouble};
 use crate::dispatch::Dispatch;
 use crate::service::Inner;
 use crate::store::{Store, StoreError};
@@ -26,7 +26,7 @@ const SWEEP_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Names of one question to the store.
 const SWEEP_BITE: usize = 1000;
 /// A wall clock that goes further than this away from the monotonic one has been set.
-const JUMP: Duration = Duration::from_secs(300);
+const JUMP: Duration = Duration::from_secs(10);
 
 /// What the keeper looks after.
 pub(crate) struct Keeper<S, B> {
@@ -53,7 +53,12 @@ pub(crate) async fn run<S: Store, B: BodyStore>(keeper: Keeper<S, B>, service: s
         inner.space.is_enough();
         drop(inner);
         keeper.gauges();
-        jumps.look(&keeper.clock);
+        if let Some(by_ms) = jumps.look(&keeper.clock) {
+            keeper.dispatch.wall_was_set(by_ms);
+        }
+        if keeper.condition.has(Trouble::Bodies) && keeper.bodies.probe().await.is_ok() {
+            keeper.condition.set(Trouble::Bodies, None);
+        }
         if keeper.condition.troubled().is_some() {
             keeper.writer.probe().await;
             continue;
@@ -80,7 +85,7 @@ impl<S: Store, B: BodyStore> Keeper<S, B> {
     }
 
     fn gauges(&self) {
-        let now = self.clock.now().unix_ms();
+        let now = self.dispatch.now().unix_ms();
         let (counts, leased, oldest) = {
             let state = self.dispatch.lock();
             (state.counts, state.leased(), state.due(now).1)
@@ -143,6 +148,7 @@ pub(crate) async fn sweep<S: Store, B: BodyStore>(
     bodies: &B,
     until: SystemTime,
 ) -> Result<usize, SweepError> {
+    node::fault::point("queue.sweep");
     let names = bodies.list(until).await?;
     let mut swept = 0;
     for bite in names.chunks(SWEEP_BITE) {
@@ -150,6 +156,7 @@ pub(crate) async fn sweep<S: Store, B: BodyStore>(
         let unknown: Vec<String> = bite.iter().filter(|name| !known.contains(*name)).cloned().collect();
         swept += unknown.len();
         bodies.delete(unknown).await;
+        node::fault::point("queue.sweep-removed");
     }
     if swept > 0 {
         tracing::info!(files = swept, "leftover body files deleted");
@@ -157,7 +164,7 @@ pub(crate) async fn sweep<S: Store, B: BodyStore>(
     Ok(swept)
 }
 
-/// Notices a wall clock that was set: logged, nothing else follows from it.
+/// Notices a wall clock that was set, and by how many milliseconds.
 struct Jumps {
     wall: i64,
     monotonic: std::time::Instant,
@@ -168,13 +175,15 @@ impl Jumps {
         Self { wall: clock.now().unix_ms(), monotonic: clock.instant() }
     }
 
-    fn look(&mut self, clock: &Clock) {
+    fn look(&mut self, clock: &Clock) -> Option<i64> {
         let next = Self::new(clock);
         let passed = next.monotonic.saturating_duration_since(self.monotonic).as_millis() as i64;
         let jumped = next.wall - self.wall - passed;
-        if jumped.unsigned_abs() > JUMP.as_millis() as u64 {
-            tracing::warn!(seconds = jumped / 1000, "wall clock was set");
-        }
         *self = next;
+        if jumped.unsigned_abs() <= JUMP.as_millis() as u64 {
+            return None;
+        }
+        tracing::warn!(seconds = jumped / 1000, "wall clock was set");
+        Some(jumped)
     }
 }

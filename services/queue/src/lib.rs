@@ -161,7 +161,8 @@ async fn assemble<S: Store, B: BodyStore>(
         cleaner: Arc::clone(&cleaner),
         clock: clock.clone(),
     };
-    let writer = writer::start(task, drain.as_ref());
+    let writer = writer::start(task, drain.as_ref())
+        .map_err(|error| StoreError::Trouble(format!("the writer has no thread: {error}")))?;
     let space = Space::new(&folder, clock.clone(), settings.clone(), condition.clone());
     let keeper = Keeper {
         store: Arc::clone(&store),
@@ -180,7 +181,7 @@ async fn assemble<S: Store, B: BodyStore>(
         writer: writer.clone(),
         cleaner,
         settings,
-        condition,
+        condition: condition.clone(),
         space,
         clock,
         drain,
@@ -189,7 +190,7 @@ async fn assemble<S: Store, B: BodyStore>(
     });
     if let Some(drain) = running {
         let essential = drain.clone();
-        essential.essential("queue dispatch", dispatch::run(dispatch, Arc::clone(&store), writer, drain));
+        essential.essential("queue dispatch", dispatch::run(dispatch, Arc::clone(&store), writer, condition, drain));
         tokio::spawn(keeper::run(keeper, Arc::downgrade(&inner)));
         // What is there now and unknown to the store is from runs before: uploads of this one begin later.
         tokio::spawn(keeper::sweep_at_start(store, bodies, started));

@@ -21,6 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 pub fn status(error: &StoreError) -> Status {
     match error {
+        StoreError::Full(reason) => Status::resource_exhausted(format!("store is full: {reason}")),
         StoreError::Trouble(reason) => Status::unavailable(format!("store: {reason}")),
         StoreError::Refused(reason) => Status::invalid_argument(reason.clone()),
     }

@@ -244,7 +244,7 @@ impl State {
             id: content.id.clone(),
             sender: content.text.sender.clone(),
             received_at: content.received_at,
-            leased_at: now,
+            leased_at: now - self.ahead,
             recipients: content.recipients.clone(),
         };
         self.insert(token.number, Work::Delivery(Arc::new(leased)), instant);
@@ -253,7 +253,7 @@ impl State {
 
     pub(super) fn insert(&mut self, number: i64, work: Work, instant: Instant) {
         let expires = instant + LEASE;
-        self.leases.insert(number, Lease { expires, settling: false, work });
+        self.leases.insert(number, Lease { expires, settling: false, over: false, work });
         self.expiries.insert((expires, number));
     }
 

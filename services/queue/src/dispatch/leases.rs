@@ -1,7 +1,7 @@
 //! Leases: who works on what, until when.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::LEASE;
 use super::state::State;
@@ -50,6 +50,8 @@ pub struct Lease {
     pub expires: Instant,
     /// Its settle is on the way to disk: it neither expires nor is settled again.
     pub settling: bool,
+    /// The attempt has ended, its settle is still to be written: the route has room for another.
+    pub over: bool,
     pub work: Work,
 }
 
@@ -64,6 +66,24 @@ impl State {
         }
         lease.settling = true;
         Some(lease.work.clone())
+    }
+
+    /// A holder says that its attempt is over. The route's next delivery need not wait until that is on disk.
+    pub fn attempt_over(&mut self, token: Token, pause: Option<Duration>, now: i64, instant: Instant) {
+        let Some(lease) = self.leases.get_mut(&token.number).filter(|_| token.epoch == self.epoch) else { return };
+        if lease.over || lease.settling || lease.expires <= instant {
+            return;
+        }
+        lease.over = true;
+        let Work::Delivery(leased) = &lease.work else { return };
+        let id = leased.route;
+        if let Some(route) = self.routes.get_mut(&id) {
+            route.in_flight = route.in_flight.saturating_sub(1);
+        }
+        if let Some(pause) = pause {
+            self.pause(id, instant + pause);
+        }
+        self.ready_if_due(id, now);
     }
 
     /// The settle was not written: the lease lives on.
@@ -96,7 +116,14 @@ impl State {
                 // Whether it is still owed, and when it is due, the store knows.
                 self.report_due(now);
             }
-            Work::Delivery(leased) => self.end_delivery(&leased, updates, now),
+            Work::Delivery(leased) => {
+                if !lease.over
+                    && let Some(route) = self.routes.get_mut(&leased.route)
+                {
+                    route.in_flight = route.in_flight.saturating_sub(1);
+                }
+                self.end_delivery(&leased, updates, now);
+            }
         }
     }
 
@@ -125,7 +152,6 @@ impl State {
             }
         }
         if let Some(route) = self.routes.get_mut(&leased.route) {
-            route.in_flight = route.in_flight.saturating_sub(1);
             route.taken = route.taken.saturating_sub(leased.recipients.len() as u32);
             route.may_have(due);
         }

@@ -15,10 +15,12 @@ mod routes;
 mod run;
 mod state;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use node::Clock;
 use tokio::sync::Notify;
+use types::Timestamp;
 
 pub use holders::{Handout, Limit};
 pub use leases::{Token, Work};
@@ -37,12 +39,14 @@ pub struct Dispatch {
     state: Mutex<State>,
     bell: Notify,
     clock: Clock,
+    /// Milliseconds by which [`Self::now`] is ahead of the wall clock.
+    ahead: AtomicI64,
 }
 
 impl Dispatch {
     /// Empty, for this run of the process.
     pub fn new(clock: Clock) -> Self {
-        Self { state: Mutex::new(State::default()), bell: Notify::new(), clock }
+        Self { state: Mutex::new(State::default()), bell: Notify::new(), clock, ahead: AtomicI64::new(0) }
     }
 
     /// The state. Held for moments, never over an await.
@@ -51,13 +55,23 @@ impl Dispatch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time that due times are measured by: the wall clock, as long as nobody sets it back.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.clock.now().unix_ms() + self.ahead.load(Ordering::Relaxed))
+    }
+
+    /// The wall clock was set by so many milliseconds. Set back, it must not make mail wait until it has caught up: our
+    /// time goes on as it was. Set forward, it pays that back; beyond that what waits is due earlier, once each.
+    pub fn wall_was_set(&self, by_ms: i64) {
+        let mut state = self.lock();
+        state.ahead = state.ahead.saturating_sub(by_ms).max(0);
+        self.ahead.store(state.ahead, Ordering::Relaxed);
+        drop(state);
+        self.wake();
+    }
+
     /// Lets the run look again.
     pub fn wake(&self) {
         self.bell.notify_one();
-    }
-
-    /// The clock that everything here runs by.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,23 +13,41 @@ const BYTES_MAX: u64 = 16 << 20;
 /// Messages that are kept: small ones weigh more than their octets.
 const MESSAGES_MAX: usize = 8192;
 
-/// First in, first out, bounded in octets and number.
+/// How long the oldest may keep its place from a newer one. Routes are served oldest first: to drop the oldest for the
+/// newest would drop each shortly before its turn.
+const PLACE_MAX: Duration = Duration::from_secs(10);
+
+/// Bounded in octets and number.
 #[derive(Default)]
 pub struct Recent {
     messages: HashMap<Seq, Arc<NewMessage>>,
-    order: VecDeque<Seq>,
+    order: VecDeque<(Seq, Instant)>,
     bytes: u64,
 }
 
 impl Recent {
-    pub fn keep(&mut self, message: &Arc<NewMessage>) {
-        self.bytes += weight(message);
-        self.order.push_back(message.seq);
-        self.messages.insert(message.seq, Arc::clone(message));
-        while self.bytes > BYTES_MAX || self.order.len() > MESSAGES_MAX {
-            let Some(oldest) = self.order.pop_front() else { break };
+    /// Keeps a message if there is room.
+    pub fn keep(&mut self, message: &Arc<NewMessage>, instant: Instant) {
+        let bytes = weight(message);
+        while let Some((oldest, since)) = self.order.front().copied() {
+            let is_there = self.messages.contains_key(&oldest);
+            let full = self.bytes + bytes > BYTES_MAX || self.messages.len() >= MESSAGES_MAX;
+            if is_there && !full {
+                break;
+            }
+            if is_there && instant.saturating_duration_since(since) < PLACE_MAX {
+                return;
+            }
+            self.order.pop_front();
             self.forget(oldest);
         }
+        if self.order.len() >= 2 * MESSAGES_MAX {
+            // Behind one that stays, most have gone.
+            self.order.retain(|(seq, _)| self.messages.contains_key(seq));
+        }
+        self.bytes += bytes;
+        self.order.push_back((message.seq, instant));
+        self.messages.insert(message.seq, Arc::clone(message));
     }
 
     /// A message that changed, or is leased for the last time.

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use crate::model::Seq;
 
-/// Heads of one route that are kept in memory.
+/// Heads of one route that are read at a time.
 pub(super) const ROUTE_HEADS_MAX: usize = 256;
+/// Heads of one route that are kept in memory while they come from commits: what waits there need not be read.
+pub(super) const ROUTE_FRESH_MAX: usize = 4096;
 /// Heads of all routes that are kept in memory, beyond one of each.
 pub(super) const HEADS_MAX: usize = 32 << 10;
 

@@ -7,8 +7,9 @@ use node::Drain;
 
 use super::Dispatch;
 use super::handing::{Picked, Plan};
+use crate::context::{Condition, Trouble};
 use crate::model::{Content, key};
-use crate::store::{Pick, Store};
+use crate::store::{Pick, Store, StoreError};
 use crate::writer::Writer;
 
 /// How long it sleeps where only time can bring work: the wall clock may be turned meanwhile.
@@ -17,7 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
 /// Hands out until the process drains.
-pub async fn run<S: Store>(dispatch: Arc<Dispatch>, store: Arc<S>, writer: Writer, drain: Drain) {
+pub async fn run<S: Store>(dispatch: Arc<Dispatch>, store: Arc<S>, writer: Writer, condition: Condition, drain: Drain) {
     let drained = drain.begun();
     tokio::pin!(drained);
     loop {
@@ -31,23 +32,30 @@ pub async fn run<S: Store>(dispatch: Arc<Dispatch>, store: Arc<S>, writer: Write
             }
             continue;
         }
-        carry_out(&dispatch, &*store, &writer, plan).await;
+        carry_out(&dispatch, &*store, &writer, &condition, plan).await;
     }
     dispatch.lock().stop();
 }
 
 fn plan(dispatch: &Dispatch) -> Plan {
-    let (now, instant) = (dispatch.clock.now().unix_ms(), dispatch.clock.instant());
+    let (now, instant) = (dispatch.now().unix_ms(), dispatch.clock.instant());
     dispatch.lock().plan(now, instant)
 }
 
-async fn carry_out<S: Store>(dispatch: &Dispatch, store: &S, writer: &Writer, plan: Plan) {
+/// Whoever looks at the queue's health sees whether it can read.
+fn noted<T>(condition: &Condition, read: Result<T, StoreError>) -> Result<T, StoreError> {
+    let reason = read.as_ref().err().map(|error| format!("queued mail not read: {error}"));
+    condition.set(Trouble::Reading, reason);
+    read
+}
+
+async fn carry_out<S: Store>(dispatch: &Dispatch, store: &S, writer: &Writer, condition: &Condition, plan: Plan) {
     if let Some(limit) = plan.reports {
-        reports(dispatch, store, writer, limit).await;
+        reports(dispatch, store, writer, condition, limit).await;
     }
     if !plan.refills.is_empty() {
-        let read = store.heads(&plan.refills).await;
-        let now = dispatch.clock.now();
+        let read = noted(condition, store.heads(&plan.refills).await);
+        let now = dispatch.now();
         match read {
             Ok(rows) => dispatch.lock().filled(&plan.refills, &rows, now.unix_ms()),
             Err(error) => {
@@ -57,11 +65,17 @@ async fn carry_out<S: Store>(dispatch: &Dispatch, store: &S, writer: &Writer, pl
         }
     }
     if !plan.picks.is_empty() {
-        hand_out(dispatch, store, writer, plan.picks).await;
+        hand_out(dispatch, store, writer, condition, plan.picks).await;
     }
 }
 
-async fn hand_out<S: Store>(dispatch: &Dispatch, store: &S, writer: &Writer, mut picks: Vec<Picked>) {
+async fn hand_out<S: Store>(
+    dispatch: &Dispatch,
+    store: &S,
+    writer: &Writer,
+    condition: &Condition,
+    mut picks: Vec<Picked>,
+) {
     let wanted: Vec<Pick> = picks
         .iter()
         .filter(|pick| pick.content.is_none())
@@ -69,9 +83,9 @@ async fn hand_out<S: Store>(dispatch: &Dispatch, store: &S, writer: &Writer, mut
         .collect();
     let read = match wanted.is_empty() {
         true => Ok(Vec::new()),
-        false => store.contents(&wanted).await,
+        false => noted(condition, store.contents(&wanted).await),
     };
-    let (now, instant) = (dispatch.clock.now().unix_ms(), dispatch.clock.instant());
+    let (now, instant) = (dispatch.now().unix_ms(), dispatch.clock.instant());
     let read = match read {
         Ok(read) => read,
         Err(error) => {
@@ -111,9 +125,9 @@ fn set_aside(dispatch: &Dispatch, writer: &Writer, pick: &Picked, reason: String
     writer.set_aside(keys, reason);
 }
 
-async fn reports<S: Store>(dispatch: &Dispatch, store: &S, writer: &Writer, limit: u32) {
-    let read = store.reports(limit).await;
-    let (now, instant) = (dispatch.clock.now(), dispatch.clock.instant());
+async fn reports<S: Store>(dispatch: &Dispatch, store: &S, writer: &Writer, condition: &Condition, limit: u32) {
+    let read = noted(condition, store.reports(limit).await);
+    let (now, instant) = (dispatch.now(), dispatch.clock.instant());
     match read {
         Ok(read) => {
             let mut good = Vec::with_capacity(read.len());

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::holders::{Handout, Holders};
 use super::leases::Lease;
 use super::recent::{Recent, fresh_content};
-use super::routes::{HEADS_MAX, Head, ROUTE_HEADS_MAX, Route};
+use super::routes::{HEADS_MAX, Head, ROUTE_FRESH_MAX, Route};
 use crate::model::{NewMessage, RouteId, Seq, State as RecipientState, key};
 use crate::store::{Loaded, NewRoute, StoredRoute};
 
@@ -51,6 +51,8 @@ pub struct State {
     pub(super) reports_taken: HashSet<i64>,
     pub(super) next_report: Option<i64>,
     pub(super) stopped: bool,
+    /// Milliseconds by which due times are ahead of the wall clock; see `Dispatch::now`.
+    pub ahead: i64,
 }
 
 impl State {
@@ -166,7 +168,7 @@ impl State {
                 self.offer(message, variant, route, numbers, (now, instant), &mut handouts, &mut kept);
             }
             if kept {
-                self.recent.keep(message);
+                self.recent.keep(message, instant);
             }
         }
         for (holder, handout) in handouts {
@@ -208,7 +210,7 @@ impl State {
             return;
         }
         let Some(route) = self.routes.get_mut(&id) else { return };
-        let in_order = !route.is_due(now) && route.heads.len() < ROUTE_HEADS_MAX && self.heads < HEADS_MAX;
+        let in_order = !route.is_due(now) && route.heads.len() < ROUTE_FRESH_MAX && self.heads < HEADS_MAX;
         // While heads are being read, what is committed now may be among them.
         let reading = route.queued && route.heads.is_empty();
         if in_order && !reading {

@@ -7,6 +7,7 @@ use tonic::{Status, Streaming};
 
 use super::Service;
 use crate::bodies::{BodyStore, BodyUpload};
+use crate::context::Trouble;
 use crate::model::{Body, CHUNK_MAX_BYTES};
 use crate::store::{Store, StoreError};
 use crate::wire;
@@ -18,8 +19,16 @@ struct Incoming<U> {
     upload: Option<U>,
 }
 
-fn not_stored(error: &std::io::Error) -> Status {
-    Status::unavailable(format!("body not stored: {error}"))
+impl<S: Store, B: BodyStore> Service<S, B> {
+    /// A body that could not be written: known to whoever looks at the queue's health, until a body goes in again.
+    fn not_stored(&self, error: &std::io::Error) -> Status {
+        let reason = format!("body not stored: {error}");
+        self.inner.condition.set(Trouble::Bodies, Some(reason.clone()));
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Status::resource_exhausted(reason),
+            _ => Status::unavailable(reason),
+        }
+    }
 }
 
 impl<S: Store, B: BodyStore> Service<S, B> {
@@ -73,14 +82,14 @@ impl<S: Store, B: BodyStore> Service<S, B> {
     ) -> Result<(), Status> {
         incoming.bytes += chunk.len() as u64;
         if incoming.upload.is_none() && incoming.bytes > inline_max {
-            let mut upload = self.inner.bodies.begin().await.map_err(|error| not_stored(&error))?;
+            let mut upload = self.inner.bodies.begin().await.map_err(|error| self.not_stored(&error))?;
             for earlier in incoming.chunks.drain(..) {
-                upload.write(earlier).await.map_err(|error| not_stored(&error))?;
+                upload.write(earlier).await.map_err(|error| self.not_stored(&error))?;
             }
             incoming.upload = Some(upload);
         }
         match &mut incoming.upload {
-            Some(upload) => upload.write(chunk).await.map_err(|error| not_stored(&error)),
+            Some(upload) => upload.write(chunk).await.map_err(|error| self.not_stored(&error)),
             None => {
                 incoming.chunks.push(chunk);
                 Ok(())
@@ -106,7 +115,7 @@ impl<S: Store, B: BodyStore> Service<S, B> {
         let accepted = wire::commit(commit, body, bytes)?;
         if let (Some(upload), Some(name)) = (upload, &file) {
             // The file and its name are durable before the row that speaks of them.
-            upload.finish(name).await.map_err(|error| not_stored(&error))?;
+            upload.finish(name).await.map_err(|error| self.not_stored(&error))?;
         }
         let result = self.inner.writer.accept(accepted).await;
         if let (Some(name), Ok(true) | Err(StoreError::Refused(_))) = (file, &result) {

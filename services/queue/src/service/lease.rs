@@ -47,7 +47,7 @@ impl<S: Store, B: BodyStore> Service<S, B> {
                     () = drain.begun() => break,
                 };
                 let Ok(Some(request)) = request else { break };
-                let now = open.dispatch.clock().now().unix_ms();
+                let now = open.dispatch.now().unix_ms();
                 let mut state = open.dispatch.lock();
                 if !request.holder.is_empty() {
                     tracing::info!(holder = request.holder, "lease holder came");

@@ -88,7 +88,16 @@ impl<S: Store, B: BodyStore> Queue for Service<S, B> {
             return Err(Status::invalid_argument(format!("more than {SETTLEMENTS_MAX} settlements")));
         }
         let settlements = settlements.into_iter().map(wire::settlement).collect::<Result<Vec<_>, _>>()?;
-        let answers = self.inner.writer.settle(settlements).await.map_err(|error| wire::status(&error))?;
+        let inner = &*self.inner;
+        {
+            let (now, instant) = (inner.dispatch.now().unix_ms(), inner.clock.instant());
+            let mut state = inner.dispatch.lock();
+            for settlement in &settlements {
+                state.attempt_over(settlement.token, settlement.pause, now, instant);
+            }
+        }
+        inner.dispatch.wake();
+        let answers = inner.writer.settle(settlements).await.map_err(|error| wire::status(&error))?;
         let answer = |answer| match answer {
             Answer::Recorded => proto::SettleAnswer::Recorded as i32,
             Answer::Stale => proto::SettleAnswer::Stale as i32,

@@ -20,9 +20,19 @@ pub enum StoreError {
     /// The store is in trouble: full, read-only, broken, or a commit in doubt. Transient, nobody's fault.
     #[error("store: {0}")]
     Trouble(String),
+    /// There is no room. Transient as other trouble is; the client is told which.
+    #[error("store is full: {0}")]
+    Full(String),
     /// The store is well; it is this request that it cannot take.
     #[error("store refused: {0}")]
     Refused(String),
+}
+
+impl StoreError {
+    /// Whether it is the store that is not well. Everything but the fault of one request.
+    pub fn is_trouble(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
 }
 
 /// What one operation wants to write. Several are written in one transaction.
@@ -209,7 +219,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a group in one transaction: on return it is durable as a whole; on an error none of it counts (where the
     /// error is trouble, it may still turn out to be there). `Refused` names one operation's own fault: the caller then
-    /// writes them one by one.
+    /// writes them one by one. May block the thread that polls it: the writer has one of its own.
     fn write(&self, group: &[Write]) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
     /// All routes with the time when each is next due.

@@ -4,6 +4,7 @@
 
 mod accept;
 mod admin;
+mod clock;
 mod kit;
 mod lease;
 mod settle;

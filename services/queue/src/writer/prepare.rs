@@ -44,7 +44,10 @@ pub(super) fn prepare_settle(
                 recipients: &leased.recipients,
             };
             let schedule = settings.schedule(&leased.transport);
-            let settled = settle(&attempt, &results, &schedule, now, leased.number);
+            let mut settled = settle(&attempt, &results, &schedule, now, leased.number);
+            for update in &mut settled.updates {
+                update.due += state.ahead;
+            }
             for (kind, text) in settled.events {
                 write.events.push(event(state, leased.id.clone(), now, kind, text));
             }
@@ -70,7 +73,7 @@ pub(super) fn prepare_settle(
                         schedule::Next::RetryIn(wait) => wait,
                         schedule::Next::GiveUp => schedule.delay_max,
                     };
-                    let due = now.plus(wait).unix_ms();
+                    let due = now.plus(wait).unix_ms() + state.ahead;
                     write.reports_later.push(ReportLater { number: report.number, due, attempts });
                 }
             }
@@ -113,7 +116,7 @@ pub(super) fn prepare_accept(accepted: Accepted, state: &mut State, now: Timesta
         seq,
         id: accepted.id,
         received_at: accepted.received_at,
-        due: now.unix_ms(),
+        due: now.unix_ms() + state.ahead,
         body: accepted.body,
         body_bytes: accepted.body_bytes,
         body_type: accepted.body_type,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use node::{Clock, Drain};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use types::Timestamp;
 
 use super::prepare::{prepare_accept, prepare_change, prepare_settle};
@@ -50,14 +50,22 @@ pub struct Task<S, B> {
     pub clock: Clock,
 }
 
-/// Starts the writer over a store that has been loaded. Without it nothing is taken and nothing settled.
-pub fn start<S: Store, B: BodyStore>(task: Task<S, B>, drain: Option<&Drain>) -> Writer {
+/// Starts the writer over a store that has been loaded, in a thread of its own: a store may block it, and no commit waits
+/// for a turn among the sessions. Without the writer nothing is taken and nothing settled.
+pub fn start<S: Store, B: BodyStore>(task: Task<S, B>, drain: Option<&Drain>) -> std::io::Result<Writer> {
     let (ops, waiting) = mpsc::channel(WAITING_MAX);
-    match drain {
-        Some(drain) => drain.essential("queue writer", task.run(waiting)),
-        None => drop(tokio::spawn(task.run(waiting))),
+    let runtime = tokio::runtime::Handle::current();
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name("queue-writer".to_owned()).spawn(move || {
+        runtime.block_on(task.run(waiting));
+        let _ = ended.send(());
+    })?;
+    if let Some(drain) = drain {
+        // Without a word it has panicked.
+        #[allow(clippy::panic, reason = "the panic of the thread goes on in the task that is watched")]
+        drain.essential("queue writer", async { end.await.unwrap_or_else(|_| panic!("the writer's thread panicked")) });
     }
-    Writer { ops }
+    Ok(Writer { ops })
 }
 
 impl<S: Store, B: BodyStore> Task<S, B> {
@@ -157,7 +165,8 @@ impl<S: Store, B: BodyStore> Task<S, B> {
         self.store.probe().await?;
         let loaded = self.store.load().await?;
         let routes = self.store.routes().await?;
-        self.dispatch.lock().load(&loaded, routes, self.clock.now().unix_ms());
+        let now = self.dispatch.now().unix_ms();
+        self.dispatch.lock().load(&loaded, routes, now);
         self.dispatch.wake();
         self.condition.well();
         Ok(())
@@ -185,7 +194,8 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                 if write.is_empty() {
                     // Leases that go back, or passed on: nothing of that is durable.
                     for end in ends {
-                        state.end(end.number, &[], now.unix_ms());
+                        let now = now.unix_ms() + state.ahead;
+                        state.end(end.number, &[], now);
                     }
                     let _ = reply.send(Ok(answers));
                     return None;
@@ -209,7 +219,7 @@ impl<S: Store, B: BodyStore> Task<S, B> {
 
     /// The group is durable: memory follows, and everybody is answered.
     fn done(&self, writes: &[Write], thens: Vec<Then>, written: &Written) {
-        let (now, instant) = (self.clock.now().unix_ms(), self.clock.instant());
+        let (now, instant) = (self.dispatch.now().unix_ms(), self.clock.instant());
         let mut answers: Vec<Box<dyn FnOnce() + Send>> = Vec::with_capacity(thens.len());
         {
             let mut state = self.dispatch.lock();
@@ -255,6 +265,7 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                 state.report_due(now);
             }
         }
+        node::fault::point("queue.before-answer");
         for answer in answers {
             answer();
         }
@@ -266,8 +277,8 @@ impl<S: Store, B: BodyStore> Task<S, B> {
 
     /// Nothing of it counts: everybody may come again.
     fn failed(&self, thens: Vec<Then>, error: &StoreError) {
-        if let StoreError::Trouble(reason) = error {
-            self.condition.trouble(reason.clone());
+        if error.is_trouble() {
+            self.condition.trouble(error.to_string());
         } else {
             tracing::warn!(%error, "an operation was refused by the store");
         }

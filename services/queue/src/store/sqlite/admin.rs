@@ -17,7 +17,7 @@ use crate::store::{
 
 const META: &str = "SELECT seq, id, received_at, body_bytes, body_file, body_type, smtp_utf8, header_message_id, origin
     FROM messages ";
-const RECIPIENT: &str = "SELECT r.rkey, r.variant, r.route, r.state, r.due, r.attempts, r.warned,
+const RECIPIENT: &str = "SELECT r.rkey, r.variant, r.route, r.state, CAST(r.due AS INTEGER), r.attempts, r.warned,
     r.address, r.original, r.notify, r.delivered_to, t.transport, t.name,
     r.last_at, r.last_remote, r.last_reply, r.last_code, r.hold_reason";
 
@@ -44,11 +44,17 @@ fn meta(row: &SqliteRow) -> Result<MessageMeta, sqlx::Error> {
 fn stored_recipient(row: &SqliteRow) -> Result<StoredRecipient, sqlx::Error> {
     let text =
         |n: usize| -> Result<String, sqlx::Error> { Ok(row.try_get::<Option<String>, _>(n)?.unwrap_or_default()) };
+    let number: i64 = row.try_get(3)?;
+    let (state, reason) = match State::from_number(number) {
+        Some(state) => (state, text(17)?),
+        // Nobody leases what is not open: it rests as if it were held.
+        None => (State::Held, format!("its state is unknown: {number}")),
+    };
     Ok(StoredRecipient {
         key: row.try_get(0)?,
         variant: row.try_get(1)?,
         route: row.try_get(2)?,
-        state: State::from_number(row.try_get(3)?).unwrap_or(State::Held),
+        state,
         due: row.try_get(4)?,
         attempts: row.try_get(5)?,
         warned: row.try_get::<i64, _>(6)? != 0,
@@ -57,7 +63,7 @@ fn stored_recipient(row: &SqliteRow) -> Result<StoredRecipient, sqlx::Error> {
         last_remote: text(14)?,
         last_reply: text(15)?,
         last_code: text(16)?,
-        hold_reason: text(17)?,
+        hold_reason: reason,
     })
 }
 
@@ -198,7 +204,7 @@ impl Store for SqliteStore {
     }
 
     async fn write(&self, group: &[Write]) -> Result<Written, StoreError> {
-        self.write_group(group).await
+        self.write_group(group)
     }
 
     async fn routes(&self) -> Result<Vec<StoredRoute>, StoreError> {

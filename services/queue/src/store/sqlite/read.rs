@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use posthouse_proto::queue::v1 as proto;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Arguments, AssertSqlSafe, Row, SqliteConnection};
+use sqlx::{Arguments, AssertSqlSafe, Row, SqliteConnection, ValueRef};
 
 use super::{SqliteStore, classify};
 use crate::model::{
@@ -13,11 +14,14 @@ use crate::model::{
 };
 use crate::store::{HeadRow, Loaded, Pick, ReadReport, StoreError, StoredRoute};
 
-const HEADS: &str = "SELECT route, due, rkey, variant, bytes FROM recipients
-    WHERE route = ? AND state = 0 ORDER BY due, rkey LIMIT ?;";
+/// What is no number (a damaged row) is read as one: it fails, alone, when its contents are read.
+const HEADS: &str = "SELECT route, CAST(due AS INTEGER), rkey, CAST(variant AS INTEGER), CAST(bytes AS INTEGER)
+    FROM recipients WHERE route = ? AND state = 0 ORDER BY due, rkey LIMIT ?;";
 
+/// What is larger than it can be is not read: 64 MiB is `HEADERS_MAX_BYTES`.
 const CONTENT: &str = "SELECT m.id, m.received_at, m.body_bytes, m.body_file, m.body_type, m.smtp_utf8,
-    v.sender, v.envid, v.dsn_return, v.header, b.body, v.vkey
+    v.sender, v.envid, v.dsn_return, CASE WHEN length(v.header) <= 67108864 THEN v.header END,
+    CASE WHEN length(b.body) = m.body_bytes THEN b.body END, v.vkey
     FROM json_each(?) AS j JOIN messages AS m ON m.seq = j.value >> 16 JOIN variants AS v ON v.vkey = j.value
     LEFT JOIN bodies AS b ON b.seq = m.seq";
 
@@ -33,35 +37,23 @@ pub(super) const UNUSED_ROUTE: &str = "NOT EXISTS
 
 impl SqliteStore {
     pub(super) async fn read_start(&self) -> Result<Loaded, StoreError> {
-        let mut held = self.writer().await?;
-        let connection = held.connection()?;
-        let failed = |error: sqlx::Error| classify(&error);
-        let epoch = sqlx::query_scalar("UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(failed)?;
-        let unused = format!("DELETE FROM routes WHERE {UNUSED_ROUTE}");
-        sqlx::query(AssertSqlSafe(unused)).execute(&mut *connection).await.map_err(failed)?;
-        let mut counted = Vec::with_capacity(5);
-        // Each walks the leaves of one index at most.
-        for sql in [
-            "SELECT coalesce(max(seq), 0) + 1 FROM messages",
-            "SELECT count(*) FROM messages",
-            "SELECT count(*) FROM recipients INDEXED BY recipients_due WHERE state = 0",
-            "SELECT count(*) FROM recipients INDEXED BY recipients_held WHERE state = 1",
-            "SELECT count(*) FROM reports",
-        ] {
-            counted.push(sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await.map_err(failed)?);
-        }
-        let count = |n: usize| u64::try_from(counted[n]).unwrap_or(0);
-        Ok(Loaded {
-            epoch,
-            next_seq: counted[0],
-            messages: count(1),
-            open: count(2),
-            held: count(3),
-            reports: count(4),
-        })
+        let work = |connection: &mut rusqlite::Connection| {
+            let epoch = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
+            let epoch = connection.query_row(epoch, (), |row| row.get(0))?;
+            connection.execute(&format!("DELETE FROM routes WHERE {UNUSED_ROUTE}"), ())?;
+            let count = |text: &str| connection.query_row(text, (), |row| row.get::<_, i64>(0));
+            let number = |text: &str| Ok::<_, rusqlite::Error>(u64::try_from(count(text)?).unwrap_or(0));
+            // Each walks the leaves of one index at most.
+            Ok(Loaded {
+                epoch,
+                next_seq: count("SELECT coalesce(max(seq), 0) + 1 FROM messages")?,
+                messages: number("SELECT count(*) FROM messages")?,
+                open: number("SELECT count(*) FROM recipients INDEXED BY recipients_due WHERE state = 0")?,
+                held: number("SELECT count(*) FROM recipients INDEXED BY recipients_held WHERE state = 1")?,
+                reports: number("SELECT count(*) FROM reports")?,
+            })
+        };
+        self.writes.aside(work).await
     }
 
     pub(super) async fn read_routes(&self) -> Result<Vec<StoredRoute>, StoreError> {
@@ -69,7 +61,7 @@ impl SqliteStore {
         // One look into the index per route.
         let rows = sqlx::query(
             "SELECT route, transport, name,
-                (SELECT due FROM recipients AS r WHERE r.route = routes.route AND r.state = 0 ORDER BY due LIMIT 1)
+                (SELECT CAST(due AS INTEGER) FROM recipients AS r WHERE r.route = routes.route AND r.state = 0 ORDER BY due LIMIT 1)
              FROM routes",
         )
         .fetch_all(held.connection()?)
@@ -225,6 +217,13 @@ fn content(row: &SqliteRow, vkey: i64) -> Result<Content, sqlx::Error> {
     let body: Option<Vec<u8>> = row.try_get(10)?;
     if file.is_none() && body.as_ref().is_none_or(|body| body.len() as u64 != body_bytes) {
         return Err(sqlx::Error::Decode("the message's body is missing or has another length".into()));
+    }
+    if row.try_get_raw(9)?.is_null() {
+        return Err(sqlx::Error::Decode("the message's header section is oversized".into()));
+    }
+    let (body_type, dsn_return): (i32, i32) = (row.try_get(4)?, row.try_get(8)?);
+    if proto::BodyType::try_from(body_type).is_err() || proto::DsnReturn::try_from(dsn_return).is_err() {
+        return Err(sqlx::Error::Decode("the message's body type or RET is unknown".into()));
     }
     Ok(Content {
         seq: seq_of(vkey),

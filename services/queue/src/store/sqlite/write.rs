@@ -1,322 +1,323 @@
-//! Writing a group: one text, one journey, one sync.
+//! Writing a group: one transaction, one sync. Every statement is prepared once and runs for every row.
 
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::TryStreamExt;
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
+use super::SqliteStore;
 use super::read::UNUSED_ROUTE;
-use super::{SqliteStore, classify};
-use crate::model::{Body, RouteId, key};
-use crate::store::{StoreError, Write, Written};
+use crate::model::{Body, NewMessage, RouteId, Seq, State, key, seq_of};
+use crate::store::{RecipientUpdate, StoreError, Write, Written};
 
-/// What the first column of a returned row says it is.
-const INSERTED: i64 = 1;
-const CHANGED: i64 = 2;
-const REPORT: i64 = 3;
-const REPORT_DONE: i64 = 4;
-const FINISHED: i64 = 5;
+type Done<T> = Result<T, rusqlite::Error>;
 
-/// Everything that a group may write. Empty arrays cost next to nothing, and one text stays prepared.
-///
-/// A message that is not inserted (its id is here, or has been; the report that it fulfils is not owed any more) leaves
-/// no rows in the other tables either. (`coalesce`: octets of length zero are bound as NULL.)
-const GROUP: &str = "
-BEGIN IMMEDIATE;
+/// Rows of a message have keys up to this one above its first.
+const ROWS_MAX: i64 = 65_535;
 
-INSERT OR IGNORE INTO routes (route, transport, name)
-SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?);
+/// The statements of a group.
+struct Statements<'c> {
+    commit: CachedStatement<'c>,
+    route: CachedStatement<'c>,
+    traced: CachedStatement<'c>,
+    owed: CachedStatement<'c>,
+    message: CachedStatement<'c>,
+    variant: CachedStatement<'c>,
+    body: CachedStatement<'c>,
+    recipient: CachedStatement<'c>,
+    update: CachedStatement<'c>,
+    change: CachedStatement<'c>,
+    report: CachedStatement<'c>,
+    report_done: CachedStatement<'c>,
+    report_later: CachedStatement<'c>,
+    event: CachedStatement<'c>,
+    seq_of_id: CachedStatement<'c>,
+    body_file: CachedStatement<'c>,
+    open: CachedStatement<'c>,
+    owes: CachedStatement<'c>,
+    delete_variants: CachedStatement<'c>,
+    delete_recipients: CachedStatement<'c>,
+    delete_body: CachedStatement<'c>,
+    delete_message: CachedStatement<'c>,
+}
 
-INSERT INTO messages (seq, id, received_at, body_bytes, body_file, body_type, smtp_utf8, header_message_id, origin)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8
-FROM json_each(?)
-WHERE NOT EXISTS (SELECT 1 FROM events WHERE message_id = value ->> 1)
-AND (value ->> 9 IS NULL OR EXISTS (
-    SELECT 1 FROM reports AS r JOIN messages AS m ON m.seq = r.seq WHERE r.number = value ->> 9 AND m.id = value ->> 10))
-ON CONFLICT DO NOTHING RETURNING 1, seq;
+impl<'c> Statements<'c> {
+    fn prepare(connection: &'c Connection) -> Done<Self> {
+        let prepare = |text| connection.prepare_cached(text);
+        Ok(Self {
+            commit: prepare("COMMIT")?,
+            route: prepare("INSERT OR IGNORE INTO routes (route, transport, name) VALUES (?, ?, ?)")?,
+            traced: prepare("SELECT 1 FROM events WHERE message_id = ? LIMIT 1")?,
+            owed: prepare(
+                "SELECT 1 FROM reports AS r JOIN messages AS m ON m.seq = r.seq WHERE r.number = ? AND m.id = ?",
+            )?,
+            message: prepare(
+                "INSERT INTO messages
+                 (seq, id, received_at, body_bytes, body_file, body_type, smtp_utf8, header_message_id, origin)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            )?,
+            variant: prepare("INSERT INTO variants (vkey, sender, envid, dsn_return, header) VALUES (?, ?, ?, ?, ?)")?,
+            body: prepare("INSERT INTO bodies (seq, body) VALUES (?, ?)")?,
+            recipient: prepare(
+                "INSERT INTO recipients
+                 (rkey, variant, route, state, due, attempts, bytes, warned, address, original, notify, delivered_to)
+                 VALUES (?, ?, ?, 0, ?, 0, ?, 0, ?, ?, ?, ?)",
+            )?,
+            update: prepare(
+                "UPDATE recipients SET state = CASE WHEN state = 1 AND ?2 = 0 THEN 1 ELSE ?2 END, due = ?3,
+                 attempts = ?4, warned = ?5, last_at = ?6, last_remote = ?7, last_reply = ?8, last_code = ?9
+                 WHERE rkey = ?1 AND state < 2",
+            )?,
+            change: prepare(
+                "UPDATE recipients SET state = ?3, due = coalesce(?4, due), hold_reason = ?5
+                 WHERE rkey = ?1 AND state = ?2",
+            )?,
+            report: prepare(
+                "INSERT INTO reports (number, seq, variant, kind, due, attempts, expires_at, recipients)
+                 SELECT ?1, ?2, ?3, ?4, ?5, 0, ?6, ?7 WHERE EXISTS (SELECT 1 FROM messages WHERE seq = ?2)
+                 ON CONFLICT DO NOTHING",
+            )?,
+            report_done: prepare("DELETE FROM reports WHERE number = ?")?,
+            report_later: prepare("UPDATE reports SET due = ?2, attempts = ?3 WHERE number = ?1")?,
+            event: prepare(
+                "INSERT INTO events (message_id, n, at, kind, text) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            )?,
+            seq_of_id: prepare("SELECT seq FROM messages WHERE id = ?")?,
+            body_file: prepare("SELECT body_file FROM messages WHERE seq = ?")?,
+            open: prepare("SELECT rkey FROM recipients WHERE rkey BETWEEN ? AND ? AND state < 2")?,
+            owes: prepare("SELECT 1 FROM reports WHERE seq = ? LIMIT 1")?,
+            delete_variants: prepare("DELETE FROM variants WHERE vkey BETWEEN ? AND ?")?,
+            delete_recipients: prepare("DELETE FROM recipients WHERE rkey BETWEEN ? AND ?")?,
+            delete_body: prepare("DELETE FROM bodies WHERE seq = ?")?,
+            delete_message: prepare("DELETE FROM messages WHERE seq = ?")?,
+        })
+    }
+}
 
-INSERT INTO variants (vkey, sender, envid, dsn_return, header)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, coalesce(substr(?, value ->> 4, value ->> 5), x'')
-FROM json_each(?) WHERE EXISTS (SELECT 1 FROM messages WHERE seq = (value ->> 0) >> 16);
+/// A value as JSON text; one that has none is the operation's own fault.
+fn json<T: Serialize>(value: &T) -> Done<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
 
-INSERT INTO bodies (seq, body)
-SELECT value ->> 0, coalesce(substr(?, value ->> 1, value ->> 2), x'')
-FROM json_each(?) WHERE EXISTS (SELECT 1 FROM messages WHERE seq = value ->> 0);
+/// One group on its way.
+struct Group<'c, 'w> {
+    sql: Statements<'c>,
+    written: Written,
+    /// Messages that may leave with this group.
+    finish: BTreeSet<Seq>,
+    /// Last results of recipients whose message may leave with this group: most do, and their rows need no update.
+    last: BTreeMap<Seq, Vec<&'w RecipientUpdate>>,
+    /// People change recipients in this group: every update is made at once, in the order of the operations.
+    in_order: bool,
+}
 
-INSERT INTO recipients
-    (rkey, variant, route, state, due, attempts, bytes, warned, address, original, notify, delivered_to)
-SELECT value ->> 0, value ->> 1, value ->> 2, 0, value ->> 3, 0, value ->> 4, 0,
-    value ->> 5, value ->> 6, value ->> 7, value ->> 8
-FROM json_each(?) WHERE EXISTS (SELECT 1 FROM messages WHERE seq = (value ->> 0) >> 16);
+fn write(connection: &mut Connection, group: &[Write]) -> Done<Written> {
+    node::fault::point("queue.before-write");
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+    let mut on_its_way = Group {
+        sql: Statements::prepare(connection)?,
+        written: Written::default(),
+        finish: group.iter().flat_map(|write| write.finish.iter().copied()).collect(),
+        last: BTreeMap::new(),
+        in_order: group.iter().any(|write| !write.changes.is_empty()),
+    };
+    for write in group {
+        on_its_way.take(write)?;
+    }
+    for write in group {
+        on_its_way.finish_by_id(&write.finish_ids)?;
+    }
+    on_its_way.finish()?;
+    // Everything is written but the commit itself.
+    node::fault::point("queue.before-commit");
+    on_its_way.sql.commit.execute(())?;
+    node::fault::point("queue.after-commit");
+    Ok(on_its_way.written)
+}
 
-UPDATE recipients SET
-    state = CASE WHEN state = 1 AND j.value ->> 1 = 0 THEN 1 ELSE j.value ->> 1 END,
-    due = j.value ->> 2, attempts = j.value ->> 3, warned = j.value ->> 4, last_at = j.value ->> 5,
-    last_remote = j.value ->> 6, last_reply = j.value ->> 7, last_code = j.value ->> 8
-FROM json_each(?) AS j WHERE rkey = j.value ->> 0 AND state < 2;
-
-UPDATE recipients SET
-    state = j.value ->> 2, due = coalesce(j.value ->> 3, due), hold_reason = j.value ->> 4
-FROM json_each(?) AS j WHERE rkey = j.value ->> 0 AND state = j.value ->> 1
-RETURNING 2, rkey;
-
-INSERT INTO reports (number, seq, variant, kind, due, attempts, expires_at, recipients)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 0, value ->> 5, value ->> 6
-FROM json_each(?) WHERE EXISTS (SELECT 1 FROM messages WHERE seq = value ->> 1)
-ON CONFLICT DO NOTHING RETURNING 3, number;
-
-DELETE FROM reports WHERE number IN (SELECT value FROM json_each(?)) RETURNING 4, number;
-
-UPDATE reports SET due = j.value ->> 1, attempts = j.value ->> 2 FROM json_each(?) AS j WHERE number = j.value ->> 0;
-
-INSERT INTO events (message_id, n, at, kind, text)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)
-WHERE value ->> 5 IS NULL OR EXISTS (SELECT 1 FROM messages WHERE seq = value ->> 5)
-ON CONFLICT DO NOTHING;
-
-DELETE FROM temp.finished;
-INSERT INTO temp.finished SELECT m.seq FROM messages AS m
-WHERE m.seq IN (SELECT value FROM json_each(?) UNION ALL
-    SELECT n.seq FROM json_each(?) AS j JOIN messages AS n ON n.id = j.value)
-AND NOT EXISTS (SELECT 1 FROM recipients WHERE rkey BETWEEN m.seq << 16 AND (m.seq << 16) + 65535 AND state < 2)
-AND NOT EXISTS (SELECT 1 FROM reports WHERE reports.seq = m.seq);
-DELETE FROM variants WHERE vkey IN (
-    SELECT v.vkey FROM temp.finished AS f JOIN variants AS v ON v.vkey BETWEEN f.seq << 16 AND (f.seq << 16) + 65535);
-DELETE FROM recipients WHERE rkey IN (
-    SELECT r.rkey FROM temp.finished AS f JOIN recipients AS r ON r.rkey BETWEEN f.seq << 16 AND (f.seq << 16) + 65535);
-DELETE FROM bodies WHERE seq IN (SELECT seq FROM temp.finished);
-DELETE FROM messages WHERE seq IN (SELECT seq FROM temp.finished) RETURNING 5, seq, body_file;
-
-COMMIT;
-";
-
-/// JSON arrays of rows, as the group's statements read them.
-#[derive(Default)]
-struct Rows(String);
-
-impl Rows {
-    fn push<T: Serialize>(&mut self, row: &T) -> Result<(), StoreError> {
-        self.0.push(if self.0.is_empty() { '[' } else { ',' });
-        let text = serde_json::to_string(row).map_err(|error| StoreError::Refused(error.to_string()))?;
-        self.0.push_str(&text);
+impl<'w> Group<'_, 'w> {
+    fn take(&mut self, write: &'w Write) -> Done<()> {
+        for route in &write.routes {
+            self.sql.route.execute((route.route, &*route.transport, &*route.name))?;
+        }
+        if let Some(message) = write.message.as_deref()
+            && self.insert(message)?
+        {
+            self.written.inserted.insert(message.seq);
+        }
+        for update in &write.updates {
+            let seq = seq_of(update.key);
+            if update.state == State::Open || self.in_order || !self.finish.contains(&seq) {
+                self.update(update)?;
+            } else {
+                self.last.entry(seq).or_default().push(update);
+            }
+        }
+        for c in &write.changes {
+            if self.sql.change.execute((c.key, c.from as i64, c.to as i64, c.due, &c.reason))? > 0 {
+                self.written.changed.push(c.key);
+            }
+        }
+        for r in &write.reports {
+            let row = (r.number, r.seq, r.variant, r.kind as i64, r.due, r.expires_at, json(&r.recipients)?);
+            if self.sql.report.execute(row)? > 0 {
+                self.written.reports.push(r.number);
+            }
+        }
+        for number in &write.reports_done {
+            if self.sql.report_done.execute((number,))? > 0 {
+                self.written.reports_done.push(*number);
+            }
+        }
+        for later in &write.reports_later {
+            self.sql.report_later.execute((later.number, later.due, later.attempts))?;
+        }
+        for e in &write.events {
+            if e.only_with.is_none_or(|seq| self.written.inserted.contains(&seq)) {
+                self.sql.event.execute((&e.message_id, e.number, e.at, &e.kind, &e.text))?;
+            }
+        }
         Ok(())
     }
 
-    fn finish(mut self) -> String {
-        self.0.push_str(if self.0.is_empty() { "[]" } else { "]" });
-        self.0
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    routes: Rows,
-    messages: Rows,
-    headers: Vec<u8>,
-    variants: Rows,
-    body_octets: Vec<u8>,
-    bodies: Rows,
-    recipients: Rows,
-    updates: Rows,
-    changes: Rows,
-    reports: Rows,
-    reports_done: Rows,
-    reports_later: Rows,
-    events: Rows,
-    finish: Rows,
-    finish_ids: Rows,
-}
-
-impl Batch {
-    fn of(group: &[Write]) -> Result<Self, StoreError> {
-        let mut batch = Self::default();
-        let messages = || group.iter().filter_map(|write| write.message.as_deref());
-        let inline = messages().map(|m| if let Body::Inline(body) = &m.body { body.len() } else { 0 }).sum();
-        batch.body_octets.reserve_exact(inline);
-        for write in group {
-            batch.add_message(write)?;
-            batch.add_results(write)?;
+    /// A message that is not inserted (its id is here, or has been; the report that it fulfils is not owed any more)
+    /// leaves no rows in the other tables either.
+    fn insert(&mut self, message: &NewMessage) -> Done<bool> {
+        if self.sql.traced.exists((&message.id,))? {
+            return Ok(false);
         }
-        Ok(batch)
-    }
-
-    fn add_message(&mut self, write: &Write) -> Result<(), StoreError> {
-        for route in &write.routes {
-            self.routes.push(&(route.route, &*route.transport, &*route.name))?;
+        if let Some(report) = &message.report
+            && !self.sql.owed.exists((report.number, &report.message_id))?
+        {
+            return Ok(false);
         }
-        let Some(message) = write.message.as_deref() else { return Ok(()) };
-        let file = match &message.body {
-            Body::File(name) => Some(name),
-            Body::Inline(_) => None,
+        let (file, inline) = match &message.body {
+            Body::File(name) => (Some(name), None),
+            Body::Inline(body) => (None, Some(body)),
         };
-        let report = message.report.as_ref();
-        let origin = serde_json::to_string(&message.origin).map_err(|error| StoreError::Refused(error.to_string()))?;
-        self.messages.push(&(
+        let inserted = self.sql.message.execute((
             message.seq,
             &message.id,
             message.received_at,
-            message.body_bytes,
+            message.body_bytes as i64,
             file,
             message.body_type,
-            u8::from(message.smtp_utf8),
+            message.smtp_utf8,
             &message.header_message_id,
-            origin,
-            report.map(|key| key.number),
-            report.map(|key| &key.message_id),
+            json(&message.origin)?,
         ))?;
-        for (n, variant) in (0..).zip(&message.variants) {
-            let at = self.headers.len() + 1;
-            self.headers.extend_from_slice(&variant.header);
-            let (sender, envid) = (&variant.sender, &variant.envid);
-            self.variants.push(&(key(message.seq, n), sender, envid, variant.dsn_return, at, variant.header.len()))?;
+        if inserted == 0 {
+            return Ok(false);
         }
-        if let Body::Inline(body) = &message.body {
-            let at = self.body_octets.len() + 1;
-            self.body_octets.extend_from_slice(body);
-            self.bodies.push(&(message.seq, at, body.len()))?;
+        for (n, v) in (0..).zip(&message.variants) {
+            self.sql.variant.execute((key(message.seq, n), &v.sender, &v.envid, v.dsn_return, &*v.header))?;
+        }
+        if let Some(body) = inline {
+            self.sql.body.execute((message.seq, &**body))?;
         }
         for (n, new) in (0..).zip(&message.recipients) {
             let recipient = &new.recipient;
-            self.recipients.push(&(
+            self.sql.recipient.execute((
                 key(message.seq, n),
                 new.variant,
                 new.route,
                 message.due,
-                message.delivery_bytes(new.variant),
+                message.delivery_bytes(new.variant) as i64,
                 &recipient.address,
                 &recipient.original,
                 recipient.notify,
                 &recipient.delivered_to,
             ))?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn add_results(&mut self, write: &Write) -> Result<(), StoreError> {
-        for u in &write.updates {
-            let state = u.state as i64;
-            let warned = u8::from(u.warned);
-            self.updates.push(&(u.key, state, u.due, u.attempts, warned, u.at, &u.remote, &u.reply, &u.code))?;
-        }
-        for c in &write.changes {
-            self.changes.push(&(c.key, c.from as i64, c.to as i64, c.due, &c.reason))?;
-        }
-        for r in &write.reports {
-            let recipients =
-                serde_json::to_string(&r.recipients).map_err(|error| StoreError::Refused(error.to_string()))?;
-            self.reports.push(&(r.number, r.seq, r.variant, r.kind as i64, r.due, r.expires_at, recipients))?;
-        }
-        for number in &write.reports_done {
-            self.reports_done.push(number)?;
-        }
-        for later in &write.reports_later {
-            self.reports_later.push(&(later.number, later.due, later.attempts))?;
-        }
-        for e in &write.events {
-            self.events.push(&(&e.message_id, e.number, e.at, &e.kind, &e.text, e.only_with))?;
-        }
-        for seq in &write.finish {
-            self.finish.push(seq)?;
-        }
-        for id in &write.finish_ids {
-            self.finish_ids.push(id)?;
+    fn update(&mut self, u: &RecipientUpdate) -> Done<()> {
+        let row = (u.key, u.state as i64, u.due, u.attempts, u.warned, u.at, &u.remote, &u.reply, &u.code);
+        self.sql.update.execute(row).map(drop)
+    }
+
+    fn finish_by_id(&mut self, ids: &[String]) -> Done<()> {
+        for id in ids {
+            self.finish.extend(self.sql.seq_of_id.query_row((id,), |row| row.get::<_, Seq>(0)).optional()?);
         }
         Ok(())
     }
 
-    async fn run(self, connection: &mut SqliteConnection) -> Result<Written, sqlx::Error> {
-        let query = sqlx::query(GROUP)
-            .bind(self.routes.finish())
-            .bind(self.messages.finish())
-            .bind(self.headers)
-            .bind(self.variants.finish())
-            .bind(self.body_octets)
-            .bind(self.bodies.finish())
-            .bind(self.recipients.finish())
-            .bind(self.updates.finish())
-            .bind(self.changes.finish())
-            .bind(self.reports.finish())
-            .bind(self.reports_done.finish())
-            .bind(self.reports_later.finish())
-            .bind(self.events.finish())
-            .bind(self.finish.finish())
-            .bind(self.finish_ids.finish());
-        let mut written = Written::default();
-        let mut rows = query.fetch(connection);
-        while let Some(row) = rows.try_next().await? {
-            take(&row, &mut written)?;
+    /// Messages leave if nothing of them is open or owed.
+    fn finish(&mut self) -> Done<()> {
+        for seq in std::mem::take(&mut self.finish) {
+            let last = self.last.remove(&seq).unwrap_or_default();
+            let keys = (key(seq, 0), key(seq, 0) + ROWS_MAX);
+            if self.is_needed(seq, keys, &last)? {
+                for update in last {
+                    self.update(update)?;
+                }
+                continue;
+            }
+            let Some(file) = self.sql.body_file.query_row((seq,), |row| row.get(0)).optional()? else { continue };
+            self.sql.delete_variants.execute(keys)?;
+            self.sql.delete_recipients.execute(keys)?;
+            self.sql.delete_body.execute((seq,))?;
+            self.sql.delete_message.execute((seq,))?;
+            self.written.finished.push((seq, file));
         }
-        Ok(written)
+        Ok(())
     }
-}
 
-fn take(row: &SqliteRow, written: &mut Written) -> Result<(), sqlx::Error> {
-    let what: i64 = row.try_get(0)?;
-    let number: i64 = row.try_get(1)?;
-    match what {
-        INSERTED => drop(written.inserted.insert(number)),
-        CHANGED => written.changed.push(number),
-        REPORT => written.reports.push(number),
-        REPORT_DONE => written.reports_done.push(number),
-        FINISHED => written.finished.push((number, row.try_get(2)?)),
-        _ => {}
+    fn is_needed(&mut self, seq: Seq, keys: (i64, i64), last: &[&RecipientUpdate]) -> Done<bool> {
+        let mut open = self.sql.open.query(keys)?;
+        while let Some(row) = open.next()? {
+            let open: i64 = row.get(0)?;
+            if !last.iter().any(|update| update.key == open) {
+                return Ok(true);
+            }
+        }
+        drop(open);
+        self.sql.owes.exists((seq,))
     }
-    Ok(())
 }
 
 impl SqliteStore {
-    pub(super) async fn write_group(&self, group: &[Write]) -> Result<Written, StoreError> {
-        let batch = Batch::of(group)?;
-        let mut held = self.writer().await?;
-        match batch.run(held.connection()?).await {
-            Ok(written) => {
-                if self.checkpoint_due.swap(false, Ordering::Relaxed) {
-                    // The group is durable: a failure here is noticed by the next one.
-                    let _ = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(held.connection()?).await;
-                }
-                Ok(written)
-            }
-            Err(error) => {
-                let error = classify(&error);
-                let undone = sqlx::query("ROLLBACK").execute(held.connection()?).await;
-                if matches!(error, StoreError::Trouble(_)) || undone.is_err() {
-                    held.give_up();
-                }
-                Err(error)
-            }
-        }
+    pub(super) fn write_group(&self, group: &[Write]) -> Result<Written, StoreError> {
+        let written = self.writes.run(|connection| write(connection, group))?;
+        self.writes.checkpoint_if_due();
+        Ok(written)
     }
 
     pub(super) async fn delete_events(&self, until: i64, limit: u32) -> Result<u64, StoreError> {
-        let mut held = self.writer().await?;
         // From the front, where the oldest ids are; what is still queued keeps its history.
-        let result = sqlx::query(
-            "DELETE FROM events WHERE (message_id, n) IN (
-                SELECT message_id, n FROM events AS e WHERE at < ?
-                AND NOT EXISTS (SELECT 1 FROM messages AS m WHERE m.id = e.message_id) LIMIT ?)",
-        )
-        .bind(until)
-        .bind(limit)
-        .execute(held.connection()?)
-        .await;
-        result.map(|done| done.rows_affected()).map_err(|error| held.failed(&error))
+        let text = "DELETE FROM events WHERE (message_id, n) IN (
+            SELECT message_id, n FROM events AS e WHERE at < ?
+            AND NOT EXISTS (SELECT 1 FROM messages AS m WHERE m.id = e.message_id) LIMIT ?)";
+        let deleted = self.writes.aside(move |connection| connection.prepare_cached(text)?.execute((until, limit)));
+        Ok(deleted.await? as u64)
     }
 
     pub(super) async fn delete_routes(&self, routes: &[RouteId]) -> Result<Vec<RouteId>, StoreError> {
-        let list = serde_json::to_string(routes).map_err(|error| StoreError::Refused(error.to_string()))?;
-        let mut held = self.writer().await?;
-        let text = format!(
-            "DELETE FROM routes WHERE route IN (SELECT value FROM json_each(?)) AND {UNUSED_ROUTE} RETURNING route"
-        );
-        let result = sqlx::query_scalar(AssertSqlSafe(text)).bind(list).fetch_all(held.connection()?).await;
-        result.map_err(|error| held.failed(&error))
+        let routes = routes.to_vec();
+        let work = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let mut dropped = Vec::new();
+            {
+                let mut delete =
+                    transaction.prepare_cached(&format!("DELETE FROM routes WHERE route = ? AND {UNUSED_ROUTE}"))?;
+                for route in routes {
+                    if delete.execute((route,))? > 0 {
+                        dropped.push(route);
+                    }
+                }
+            }
+            transaction.commit()?;
+            Ok(dropped)
+        };
+        self.writes.aside(work).await
     }
 
     pub(super) async fn write_nothing(&self) -> Result<(), StoreError> {
-        let mut held = self.writer().await?;
-        let result = sqlx::query("UPDATE meta SET value = value WHERE key = 'epoch'").execute(held.connection()?).await;
-        result.map(drop).map_err(|error| held.failed(&error))
+        let work = |connection: &mut Connection| {
+            connection.execute("UPDATE meta SET value = value WHERE key = 'epoch'", ()).map(drop)
+        };
+        self.writes.aside(work).await
     }
 }
