@@ -265,6 +265,9 @@ impl std::fmt::Display for Verdict {
     }
 }
 
+/// Epoch and time of each arrival.
+type Times = Vec<(u64, u64)>;
+
 /// What is known of one message for one recipient.
 #[derive(Default)]
 struct Account<'a> {
@@ -274,8 +277,8 @@ struct Account<'a> {
     sent: bool,
     /// Epoch, time, whether whole; by the id of the queue.
     arrivals: BTreeMap<&'a str, Vec<(u64, u64, bool)>>,
-    /// Epoch and time, by the id of the queue and the id of the report.
-    bounces: BTreeMap<&'a str, BTreeMap<&'a str, Vec<(u64, u64)>>>,
+    /// By the id of the queue and the id of the report.
+    bounces: BTreeMap<&'a str, BTreeMap<&'a str, Times>>,
 }
 
 /// Compares what was answered with what arrived and what is still queued.
