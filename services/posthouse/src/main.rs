@@ -20,8 +20,7 @@ mod trace;
 
 use std::process::ExitCode;
 
-/// What thousands of sessions allocate and free goes back to the system, and threads do not wait for each other:
-/// docs/performance.md has the figures beside the C library's allocator.
+/// Not the C library's: there some 1.1 system calls a message were spent on the edges of its heaps (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

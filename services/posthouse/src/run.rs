@@ -8,9 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use node::folder::Folder;
 use node::process::{self, EndSignals};
-use node::{
-    Clock, Node, Part, Snapshots, StateDir, admin_http, admin_socket, panics, systemd, telemetry, watch,
-};
+use node::{Clock, Node, Part, Snapshots, StateDir, admin_http, admin_socket, panics, systemd, telemetry, watch};
 use resources::Snapshot;
 
 use crate::exit::{Code, Failure};
@@ -33,7 +31,8 @@ pub struct RunArgs {
 /// Runs until a signal ends it.
 pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     // Dropped last: whatever happens, the log is written to its end.
-    let _log = telemetry::logs(args.log.as_deref()).map_err(|error| Failure { code: Code::Usage, error: error.into() })?;
+    let _log =
+        telemetry::logs(args.log.as_deref()).map_err(|error| Failure { code: Code::Usage, error: error.into() })?;
     let state_dir = args.state.clone().unwrap_or_else(|| node::default_dir(&args.dir));
     // Faults are told before anything is made or opened.
     let state_dir = std::path::absolute(state_dir)?;
