@@ -20,10 +20,6 @@ mod trace;
 
 use std::process::ExitCode;
 
-/// Not the C library's: there some 1.1 system calls a message were spent on the edges of its heaps (docs/performance.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     cli::main(std::env::args_os().collect())
 }
