@@ -23,7 +23,7 @@ pub use compile::compile;
 pub use fault::Fault;
 pub use kinds::crds;
 pub use kinds_doc::reference;
-pub use load::load;
+pub use load::{Loader, load};
 pub use object::{Kind, Object};
 pub use site::render_small_site;
 pub use snapshot::Snapshot;

@@ -36,20 +36,38 @@ static SCHEMAS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
 ///
 /// A document that has faults but is known by kind and name is among the objects, so that what refers to it is not faulty too.
 pub fn load(files: &[(PathBuf, String)]) -> (Vec<Object>, Vec<Fault>) {
-    let (mut objects, mut faults) = (Vec::new(), Vec::new());
+    let mut loader = Loader::default();
     for (file, text) in files {
-        let shared = Arc::new(file.clone());
-        let read = yaml::read(text);
-        for broken in read.broken {
-            faults.push(at(file, broken.place, broken.what, broken.remedy));
-        }
-        for document in read.documents {
-            objects.extend(object(document, &shared, &mut faults));
-        }
-        objects.extend(read.unread.into_iter().filter_map(|text| guess(text, &shared)));
+        loader.read(file, text);
     }
-    faults.sort();
-    (objects, faults)
+    loader.finish()
+}
+
+/// As [`load`], file by file, so that the texts need not be held together.
+#[derive(Debug, Default)]
+pub struct Loader {
+    objects: Vec<Object>,
+    faults: Vec<Fault>,
+}
+
+impl Loader {
+    /// Reads the documents of one more file.
+    pub fn read(&mut self, file: &Path, text: &str) {
+        let (objects, faults) = (&mut self.objects, &mut self.faults);
+        let shared = Arc::new(file.to_owned());
+        let found = yaml::read(text, |document| objects.extend(object(document, &shared, faults)));
+        for broken in found.broken {
+            self.faults.push(at(file, broken.place, broken.what, broken.remedy));
+        }
+        self.objects.extend(found.unread.into_iter().filter_map(|text| guess(text, &shared)));
+    }
+
+    /// The objects in the order in which they were read, and the faults in theirs.
+    pub fn finish(self) -> (Vec<Object>, Vec<Fault>) {
+        let Self { objects, mut faults } = self;
+        faults.sort();
+        (objects, faults)
+    }
 }
 
 fn at(file: &Path, place: Place, what: impl Into<String>, remedy: impl Into<String>) -> Fault {
@@ -76,11 +94,9 @@ fn object(document: Document, file: &Arc<PathBuf>, faults: &mut Vec<Fault>) -> O
     };
     faults.extend(mended.faults.into_iter().map(|fault| at(file, places.find(&fault.path), fault.what, fault.remedy)));
     for (written, meant) in mended.renamed {
-        let place = places.find(&written);
-        places.insert(meant, place);
+        places.copy(&written, &meant);
     }
     let (kind, name, spec) = object?;
-    let places = Arc::new(places);
     Some(Object {
         kind,
         name,
@@ -335,7 +351,7 @@ fn guess(text: &str, file: &Arc<PathBuf>) -> Option<Object> {
     let after = text.lines().skip_while(|line| !line.starts_with("metadata"));
     let name = after.map(|line| line.trim_start_matches("metadata:")).find_map(|line| value_of(line, "name"))?;
     let digest = Sha256::digest(text).into();
-    let (spec, places) = (Spec::Faulty, Arc::new(Places::default()));
+    let (spec, places) = (Spec::Faulty, Places::default());
     Some(Object {
         kind: Kind::of(&kind)?,
         name,

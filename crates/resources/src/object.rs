@@ -115,7 +115,7 @@ pub struct Object {
     pub(crate) name: String,
     pub(crate) spec: Spec,
     pub(crate) file: Arc<PathBuf>,
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Places,
     /// It has faults by which it may say something else than was meant: it is not blamed for more.
     pub(crate) is_doubtful: bool,
     /// Of everything that the document says.

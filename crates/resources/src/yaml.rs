@@ -7,7 +7,7 @@ use saphyr::Scalar;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::{Map, Value};
 
-use crate::path::{FieldPath, Place, Places};
+use crate::path::{PathHash, Place, Places};
 
 /// A document nests no deeper: what does is a mistake or an attack on the stack.
 const DEPTH_MAX: usize = 32;
@@ -36,14 +36,14 @@ pub(crate) struct Broken {
 /// A text, read.
 #[derive(Debug, Default)]
 pub(crate) struct Read<'a> {
-    pub documents: Vec<Document>,
     pub broken: Vec<Broken>,
     /// Texts of the documents that could not be read, for a guess at what they are about.
     pub unread: Vec<&'a str>,
 }
 
-/// Reads all documents of a text. What is wrong with one does not hide the next.
-pub(crate) fn read(text: &str) -> Read<'_> {
+/// Reads all documents of a text, one after the other: all of them at once take much memory. What is wrong with one does not
+/// hide the next.
+pub(crate) fn read(text: &str, mut take: impl FnMut(Document)) -> Read<'_> {
     let mut found = Read::default();
     let mut alias_values = 0;
     if text.len() > FILE_BYTES_MAX {
@@ -59,7 +59,7 @@ pub(crate) fn read(text: &str) -> Read<'_> {
             alias_values: &mut alias_values,
             broken: &mut found.broken,
         };
-        if let Err(broken) = reader.documents(&mut found.documents) {
+        if let Err(broken) = reader.documents(&mut take) {
             found.broken.push(broken);
             found.unread.push(part);
         }
@@ -100,7 +100,7 @@ struct Reader<'a, 'p> {
 type Next<'p> = (Event<'p>, Span);
 
 impl<'p> Reader<'_, 'p> {
-    fn documents(&mut self, documents: &mut Vec<Document>) -> Result<(), Broken> {
+    fn documents(&mut self, take: &mut impl FnMut(Document)) -> Result<(), Broken> {
         loop {
             let (event, _) = self.next()?;
             match event {
@@ -109,9 +109,10 @@ impl<'p> Reader<'_, 'p> {
                     self.anchors.clear();
                     let mut places = Places::default();
                     let first = self.next()?;
-                    places.insert(FieldPath::root(), self.place(&first.1.start));
-                    let (value, _) = self.value(first, &FieldPath::root(), &mut places, 0)?;
-                    documents.push(Document { value, places });
+                    places.push(PathHash::ROOT, self.place(&first.1.start));
+                    let (value, _) = self.value(first, PathHash::ROOT, &mut places, 0)?;
+                    places.finish();
+                    take(Document { value, places });
                 }
                 _ => {}
             }
@@ -142,7 +143,7 @@ impl<'p> Reader<'_, 'p> {
     fn value(
         &mut self,
         (event, span): Next<'p>,
-        path: &FieldPath,
+        path: PathHash,
         places: &mut Places,
         depth: usize,
     ) -> Result<(Value, usize), Broken> {
@@ -200,7 +201,7 @@ impl<'p> Reader<'_, 'p> {
         })
     }
 
-    fn sequence(&mut self, path: &FieldPath, places: &mut Places, depth: usize) -> Result<(Value, usize), Broken> {
+    fn sequence(&mut self, path: PathHash, places: &mut Places, depth: usize) -> Result<(Value, usize), Broken> {
         let (mut items, mut count) = (Vec::new(), 1);
         loop {
             let next = self.next()?;
@@ -208,16 +209,16 @@ impl<'p> Reader<'_, 'p> {
                 return Ok((Value::Array(items), count));
             }
             let path = path.index(items.len());
-            places.insert(path.clone(), self.place(&next.1.start));
-            let (value, held) = self.value(next, &path, places, depth + 1)?;
+            places.push(path, self.place(&next.1.start));
+            let (value, held) = self.value(next, path, places, depth + 1)?;
             items.push(value);
             count += held;
         }
     }
 
-    fn mapping(&mut self, path: &FieldPath, places: &mut Places, depth: usize) -> Result<(Value, usize), Broken> {
+    fn mapping(&mut self, path: PathHash, places: &mut Places, depth: usize) -> Result<(Value, usize), Broken> {
         let (mut fields, mut count) = (Map::new(), 1);
-        let mut first_lines: HashMap<String, usize> = HashMap::new();
+        let mut first_lines: HashMap<PathHash, usize> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             let place = self.place(&span.start);
@@ -233,21 +234,22 @@ impl<'p> Reader<'_, 'p> {
                 }
             };
             let path = path.key(&key);
-            let first = first_lines.get(&key).copied();
-            if let Some(line) = first {
+            let is_second = fields.contains_key(&key);
+            if is_second {
+                let line = first_lines.get(&path).copied().unwrap_or_default();
                 let what = format!("{key:?} is written twice: first in line {line}");
                 self.broken.push(Broken { place, what, remedy: "keep one of them" });
             } else {
-                first_lines.insert(key.clone(), place.line);
-                places.insert(path.clone(), place);
+                first_lines.insert(path, place.line);
+                places.push(path, place);
             }
             let next = self.next()?;
             // The fields of a second writing are read, but the first one stands.
             let mut elsewhere = Places::default();
-            let at = if first.is_some() { &mut elsewhere } else { &mut *places };
-            let (value, held) = self.value(next, &path, at, depth + 1)?;
+            let at = if is_second { &mut elsewhere } else { &mut *places };
+            let (value, held) = self.value(next, path, at, depth + 1)?;
             count += held;
-            if first.is_none() {
+            if !is_second {
                 fields.insert(key, value);
             }
         }
@@ -283,13 +285,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::path::FieldPath;
+
+    /// All documents, and the rest of what was found.
+    fn read_all(text: &str) -> (Vec<Document>, Read<'_>) {
+        let mut documents = Vec::new();
+        let found = read(text, |document| documents.push(document));
+        (documents, found)
+    }
 
     #[test]
     fn every_field_of_every_document_has_its_place() {
         let text = "# a comment\na: 1\nb:\n  - c: x\n  - d\n---\ne: { f: [true, 'no'] }\n...\n---\n";
-        let read = read(text);
+        let (documents, read) = read_all(text);
         assert_eq!(read.broken, []);
-        let values: Vec<_> = read.documents.iter().map(|document| document.value.clone()).collect();
+        let values: Vec<_> = documents.iter().map(|document| document.value.clone()).collect();
         assert_eq!(values[..2], [json!({"a": 1, "b": [{"c": "x"}, "d"]}), json!({"e": {"f": [true, "no"]}})]);
         for (document, path, line, column) in [
             (0, "a", 2, 1),
@@ -300,44 +310,44 @@ mod tests {
             (1, "e.f", 7, 6),
             (1, "e.f[1]", 7, 16),
         ] {
-            let place = read.documents[document].places.find(&FieldPath::of(path));
+            let place = documents[document].places.find(&FieldPath::of(path));
             assert_eq!((place.line, place.column), (line, column), "{path}");
         }
     }
 
     #[test]
     fn a_fault_of_syntax_ends_with_its_document() {
-        let read = read("a: [1\n---\nb: 2\n---\nc: }\n---\nd: 4\nd: 5\n");
+        let (documents, read) = read_all("a: [1\n---\nb: 2\n---\nc: }\n---\nd: 4\nd: 5\n");
         let lines: Vec<_> = read.broken.iter().map(|broken| broken.place.line).collect();
         assert_eq!(lines, [2, 5, 8], "{:?}", read.broken);
-        let values: Vec<_> = read.documents.iter().map(|document| document.value.clone()).collect();
+        let values: Vec<_> = documents.iter().map(|document| document.value.clone()).collect();
         assert_eq!(values, [json!({"b": 2}), json!({"d": 4})]);
     }
 
     #[test]
     fn aliases_are_copies_within_bounds() {
-        let read_once = read("a: &x { n: 1 }\nb: *x\n");
+        let (documents, read_once) = read_all("a: &x { n: 1 }\nb: *x\n");
         assert_eq!(read_once.broken, []);
-        assert_eq!(read_once.documents[0].value, json!({"a": {"n": 1}, "b": {"n": 1}}));
+        assert_eq!(documents[0].value, json!({"a": {"n": 1}, "b": {"n": 1}}));
 
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
             bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
-        let read_bomb = read(&bomb);
+        let read_bomb = read(&bomb, drop);
         assert_eq!(read_bomb.broken.len(), 1);
         assert!(read_bomb.broken[0].what.contains("aliases"), "{:?}", read_bomb.broken);
 
         for endless in ["a: &a [*a]", "a: *nowhere"] {
-            assert_eq!(read(endless).broken.len(), 1, "{endless}");
+            assert_eq!(read(endless, drop).broken.len(), 1, "{endless}");
         }
     }
 
     #[test]
     fn nesting_is_bounded() {
         for deep in [format!("a: {}{}", "[".repeat(5000), "]".repeat(5000)), "- ".repeat(5000), "? ".repeat(5000)] {
-            assert_eq!(read(&deep).broken.len(), 1);
+            assert_eq!(read(&deep, drop).broken.len(), 1);
         }
     }
 }
