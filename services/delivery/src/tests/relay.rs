@@ -351,7 +351,7 @@ async fn a_host_table_names_the_hosts_of_a_domain_and_a_missing_table_defers() {
     let peer = Peer::start(|_, line| well_behaved(line)).await;
     let to = || RelayTo::HostTable { table: "hosts".into(), mx_port: 25, refuse: Vec::new() };
     let row = ("x.example".to_owned(), vec![format!("127.0.0.1:{}", peer.address.port())]);
-    let table = rules::StaticTable { exact: [row].into(), ..Default::default() };
+    let table = rules::StaticTable::new([row].into(), Vec::new(), Vec::new());
     let tables = [("hosts".to_owned(), Arc::new(rules::Table::Static(table)))].into();
     let bench = Bench::with(vec![out(relay(to()))], |snapshot| {
         snapshot.rules = Arc::new(rules::RuleSet { tables, ..Default::default() });

@@ -5,11 +5,15 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY_MAX, CACHE_KIB, STATEMENTS_MAX};
 use crate::store::StoreError;
+
+/// How long a checkpoint waits for those who read.
+const RESTART_WAIT_MAX: Duration = Duration::from_millis(20);
 
 /// The one connection that writes, opened where it is not.
 pub(super) struct WriteSide {
@@ -84,10 +88,18 @@ impl WriteSide {
 
     /// Copies the WAL back if that is due: between two groups, when nothing is on its way.
     pub(super) fn checkpoint_if_due(&self) {
-        if self.checkpoint_due.swap(false, Ordering::Relaxed) {
-            // What was committed is durable: a failure here is noticed by the next group.
-            let _ = self.run(|connection| connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(())));
+        if !self.checkpoint_due.swap(false, Ordering::Relaxed) {
+            return;
         }
+        // What was committed is durable: a failure here is noticed by the next group.
+        let _ = self.run(|connection| {
+            // The WAL begins anew only when nobody reads its end: whoever reads for leases is done in a moment, and for
+            // a long list nobody waits.
+            connection.busy_timeout(RESTART_WAIT_MAX)?;
+            let done = connection.query_row("PRAGMA wal_checkpoint(RESTART)", (), |_| Ok(()));
+            connection.busy_timeout(BUSY_MAX)?;
+            done
+        });
     }
 }
 
