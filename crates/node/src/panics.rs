@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 thread_local! {
@@ -41,15 +41,18 @@ pub fn log_panics() {
 /// Runs `work` to its end, or to its panic. The caller logs the panic, once, with what it knows.
 ///
 /// What the work borrowed may be half changed: after a panic the caller reads no more of it than it must.
-pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panic> {
-    Caught { work: pin!(work) }.await
+///
+/// The work is boxed: handed from one future to the next by value it would stand in each of them.
+pub fn caught<F: Future>(work: F) -> Caught<F> {
+    Caught { work: Box::pin(work) }
 }
 
-struct Caught<'a, F> {
-    work: Pin<&'a mut F>,
+/// See [`caught`].
+pub struct Caught<F> {
+    work: Pin<Box<F>>,
 }
 
-impl<F: Future> Future for Caught<'_, F> {
+impl<F: Future> Future for Caught<F> {
     type Output = Result<F::Output, Panic>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

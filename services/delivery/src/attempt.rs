@@ -22,19 +22,22 @@ pub(crate) async fn deliver(context: &Context, delivery: pb::Delivery) -> pb::Se
 }
 
 /// An attempt that panics ends as a deferral: its lease is not held until it expires, and nobody hears of a bounce.
-pub(crate) async fn settled(
+pub(crate) fn settled(
     id: &str,
     lease: Option<pb::LeaseToken>,
     numbers: Vec<u32>,
     attempt: impl Future<Output = pb::Settlement>,
-) -> pb::Settlement {
+) -> impl Future<Output = pb::Settlement> {
     // Nothing is shared with the attempt but what is whole between its steps.
-    caught(attempt).await.unwrap_or_else(|panic| {
-        tracing::error!(id, what = panic.what, location = panic.location, "an attempt panicked");
-        let result = AttemptResult::deferred(3, 0, "the attempt broke off");
-        let results = numbers.into_iter().map(|number| wire::result((number, result.clone()))).collect();
-        pb::Settlement { lease, results, ..Default::default() }
-    })
+    let attempt = caught(attempt);
+    async move {
+        attempt.await.unwrap_or_else(|panic| {
+            tracing::error!(id, what = panic.what, location = panic.location, "an attempt panicked");
+            let result = AttemptResult::deferred(3, 0, "the attempt broke off");
+            let results = numbers.into_iter().map(|number| wire::result((number, result.clone()))).collect();
+            pb::Settlement { lease, results, ..Default::default() }
+        })
+    }
 }
 
 async fn try_deliver(context: &Context, delivery: pb::Delivery) -> pb::Settlement {

@@ -3,10 +3,13 @@ use std::future::Future;
 use node::panics::caught;
 
 /// Runs a task so that a panic ends this task only; the process counts it.
-pub(crate) async fn guarded(task: &'static str, work: impl Future<Output = ()>) {
+pub(crate) fn guarded(task: &'static str, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
     // What the work borrows is dropped with it: nobody sees it half changed.
-    if let Err(panic) = caught(work).await {
-        tracing::error!(task, what = panic.what, location = panic.location, "a task panicked");
+    let work = caught(work);
+    async move {
+        if let Err(panic) = work.await {
+            tracing::error!(task, what = panic.what, location = panic.location, "a task panicked");
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Shell {
     }
 
     /// Runs until one side closes. A panic ends this session and no other.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         if let Err(panic) = caught(self.serve()).await {
             self.give_up(&panic).await;
         }
