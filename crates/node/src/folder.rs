@@ -70,22 +70,22 @@ impl Folder {
         watched.add(&absolute(&self.dir));
         let mut faults = Vec::new();
         let files = self.document_files(&mut faults);
-        let texts = files.iter().filter_map(|path| match read_text(path) {
-            Ok(text) => Some((path.clone(), text)),
-            Err(fault) => {
-                faults.push(*fault);
-                None
-            }
-        });
-        let texts: Vec<_> = texts.collect();
+        let (mut loader, mut is_empty) = (resources::Loader::default(), true);
         for path in &files {
             watched.add(&absolute(path));
+            match read_text(path) {
+                Ok(text) => {
+                    loader.read(path, &text);
+                    is_empty = false;
+                }
+                Err(fault) => faults.push(*fault),
+            }
         }
-        if texts.is_empty() {
+        if is_empty {
             // What a folder without documents lacks besides is told when it can be read.
             return Loaded { outcome: self.outcome(None, faults), watched };
         }
-        let (objects, more) = resources::load(&texts);
+        let (objects, more) = loader.finish();
         faults.extend(more);
         // Also what could not be read: it may come.
         let referred = Mutex::new(Vec::new());
@@ -93,7 +93,7 @@ impl Folder {
             referred.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
             read_bounded(path, REFERRED_FILE_MAX_BYTES)
         };
-        let (snapshot, more) = resources::compile(&objects, &self.environment, &read_file);
+        let (snapshot, more) = resources::compile(objects, &self.environment, &read_file);
         faults.extend(more);
         let referred = referred.into_inner().unwrap_or_else(PoisonError::into_inner);
         for path in referred.iter().chain(snapshot.iter().flat_map(|snapshot| &snapshot.files)) {

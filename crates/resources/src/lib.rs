@@ -57,7 +57,7 @@ pub fn snapshot_from_yaml(text: &str) -> Result<Snapshot, Vec<Fault>> {
     let environment =
         Environment { is_root: false, state_dir: PathBuf::from("/state"), working_dir: PathBuf::from("/") };
     let none = |_: &Path| Err("there are no files here".to_owned());
-    let (snapshot, more) = compile(&objects, &environment, &none);
+    let (snapshot, more) = compile(objects, &environment, &none);
     faults.extend(more);
     faults.sort();
     match snapshot {

@@ -154,6 +154,11 @@ impl Object {
 
     /// `file:line`, for faults that name a second document.
     pub(crate) fn place(&self) -> String {
-        format!("{}:{}", self.file.display(), self.places.find(&FieldPath::of("metadata.name")).line)
+        format!("{}:{}", self.file.display(), self.line())
+    }
+
+    /// Of its name.
+    pub(crate) fn line(&self) -> usize {
+        self.places.find(&FieldPath::of("metadata.name")).line
     }
 }

@@ -258,7 +258,7 @@ fn root_may_write_as_another_user() {
     assert_eq!(faults, []);
     for (is_root, expected) in [(true, 0), (false, 1)] {
         let environment = Environment { is_root, state_dir: "/state".into(), working_dir: "/".into() };
-        let (_, faults) = compile(&objects, &environment, &|_: &Path| Err("no".to_owned()));
+        let (_, faults) = compile(objects.clone(), &environment, &|_: &Path| Err("no".to_owned()));
         assert_eq!(faults.len(), expected, "{faults:?}");
     }
 }
@@ -281,7 +281,7 @@ fn tables_come_from_files_secrets_and_config_maps() {
             Ok(content.as_bytes().to_vec())
         }
     };
-    let (snapshot, faults) = compile(&objects, &environment, &read("x y\n"));
+    let (snapshot, faults) = compile(objects.clone(), &environment, &read("x y\n"));
     assert_eq!(faults, []);
     let snapshot = snapshot.unwrap();
     let rows = |name: &str| match &*snapshot.rules.tables[name] {
@@ -299,6 +299,6 @@ fn tables_come_from_files_secrets_and_config_maps() {
         (Path::new("/srv/site/u.sqlite"), "SELECT a FROM b WHERE c = '%u'")
     );
     // A file that changes makes another version, as a document does.
-    let (other, _) = compile(&objects, &environment, &read("x z\n"));
+    let (other, _) = compile(objects, &environment, &read("x z\n"));
     assert_ne!(other.unwrap().version, snapshot.version);
 }

@@ -64,7 +64,7 @@ fn run(files: &[(&str, &str)], contents: &[(&str, &str)]) -> (Option<Snapshot>, 
         let found = contents.iter().find(|(name, _)| Path::new(name) == path);
         found.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| "no such file".to_owned())
     };
-    let (snapshot, more) = compile(&objects, &environment, &read);
+    let (snapshot, more) = compile(objects, &environment, &read);
     faults.extend(more);
     faults.sort();
     (snapshot, faults.iter().map(|fault: &Fault| fault.to_string()).collect())

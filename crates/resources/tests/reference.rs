@@ -31,7 +31,7 @@ fn the_examples_of_the_reference_are_one_site_without_faults() {
         assert_eq!(path, Path::new("/srv/tables/aliases"));
         Ok(aliases.clone().into_bytes())
     };
-    let (snapshot, faults) = compile(&objects, &environment, &files);
+    let (snapshot, faults) = compile(objects, &environment, &files);
     assert_eq!(faults, []);
     assert_eq!(snapshot.unwrap().files, [PathBuf::from("/srv/tables/aliases")]);
 }

@@ -29,7 +29,7 @@ fn environment() -> Environment {
 fn compile_files(files: &[(PathBuf, String)]) -> (Option<Snapshot>, Vec<Fault>) {
     let (objects, mut faults) = load(files);
     let none = |_: &Path| Err("there are no files here".to_owned());
-    let (snapshot, more) = compile(&objects, &environment(), &none);
+    let (snapshot, more) = compile(objects, &environment(), &none);
     faults.extend(more);
     (snapshot, faults)
 }

@@ -81,7 +81,14 @@ impl Address {
 
     /// The form that directories and tables are searched by: both parts in lower case, unquoted.
     pub fn key(&self) -> String {
-        let mut key = self.local.to_lowercase();
+        // Sites hold hundreds of thousands of keys: they take no more room than they need.
+        let mut key = String::with_capacity(self.local.len() + 1 + self.domain.as_str().len());
+        if self.local.is_ascii() {
+            key.push_str(&self.local);
+            key.make_ascii_lowercase();
+        } else {
+            key.push_str(&self.local.to_lowercase());
+        }
         key.push('@');
         key.push_str(self.domain.as_str());
         key

@@ -82,7 +82,7 @@ fn snapshot() -> Result<(Snapshot, Duration, Duration), Failure> {
     let environment = Environment { is_root: false, state_dir: "/state".into(), working_dir: "/".into() };
     let none = |_: &Path| Err("there are no files here".to_owned());
     let begin = Instant::now();
-    let (snapshot, more) = compile(&objects, &environment, &none);
+    let (snapshot, more) = compile(objects, &environment, &none);
     let compile_time = begin.elapsed();
     faults.extend(more);
     if let Some(fault) = faults.first() {

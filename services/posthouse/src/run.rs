@@ -36,11 +36,12 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let state_dir = args.state.clone().unwrap_or_else(|| node::default_dir(&args.dir));
     // Faults are told before anything is made or opened.
     let state_dir = std::path::absolute(state_dir)?;
-    crate::site::load(&args.dir, &state_dir)?;
+    let snapshot = crate::site::load(&args.dir, &state_dir)?;
     let state = StateDir::hold(&state_dir).map_err(|error| Failure { code: Code::Unavailable, error: error.into() })?;
     // Only now the folder has its final name.
     let folder = Folder::new(&args.dir, state.path());
-    let snapshot = crate::site::load(&args.dir, state.path())?;
+    // A large site takes seconds to read.
+    let snapshot = if state.path() == state_dir { snapshot } else { crate::site::load(&args.dir, state.path())? };
     process::raise_file_limit();
     let node = Node::new(Snapshots::new(snapshot), state.path().to_owned(), Clock::system());
     process::block_on(live(node, folder))?

@@ -28,7 +28,7 @@ pub fn resource_yaml(data: &[u8]) {
         // A name says whether the file is there.
         if path.as_os_str().len() % 4 == 3 { Err("no such file".to_owned()) } else { Ok(named.to_vec()) }
     };
-    let (snapshot, more) = compile(&objects, &environment, &read);
+    let (snapshot, more) = compile(objects, &environment, &read);
     assert!(snapshot.is_some() || !faults.is_empty() || !more.is_empty(), "neither a snapshot nor a fault");
     assert!(
         faults.len() + more.len() <= FAULTS_PER_OCTET_MAX * data.len() + 20,
@@ -44,6 +44,6 @@ pub fn resource_yaml(data: &[u8]) {
     if data.len() < 4096 {
         let (objects, again) = load(&files);
         assert_eq!(faults, again);
-        assert_eq!(compile(&objects, &environment, &read).1, more);
+        assert_eq!(compile(objects, &environment, &read).1, more);
     }
 }

@@ -1,15 +1,20 @@
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rules::{Detail, DomainRules, Secret, Table, User};
 use types::{Address, Domain};
 
 use super::tables::Tables;
-use super::{Compiler, spec_path};
+use super::{Compiler, second, spec_path};
 use crate::kinds::{MailDomainSpec, MailUserSpec};
 use crate::object::{Kind, Object, Spec};
 use crate::path::FieldPath;
 use crate::values::{DomainName, check_password_hash};
+
+/// File and line of users, for faults that name a second one.
+type Owners = HashMap<*const User, (Arc<PathBuf>, usize)>;
 
 /// Domains and users.
 #[derive(Default)]
@@ -46,11 +51,12 @@ impl Directory {
 }
 
 impl<'a> Compiler<'a> {
-    pub(super) fn directory(&mut self, tables: &Tables) -> Directory {
+    pub(super) fn directory(&mut self, users: Vec<Object>, tables: &Tables) -> Directory {
         let mut directory = Directory::default();
         self.domains(tables, &mut directory);
-        self.users(&mut directory);
-        self.check_targets(&directory);
+        let forwarding = self.users(users, &mut directory);
+        self.check_targets(self.objects, &directory);
+        self.check_targets(&forwarding, &directory);
         directory
     }
 
@@ -113,44 +119,90 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn users(&mut self, directory: &mut Directory) {
-        let mut owners: HashMap<String, &'a Object> = HashMap::new();
-        for object in self.of_kind(Kind::MailUser) {
+    /// Takes the users in; those that forward are left over, to be looked at when everybody is known.
+    fn users(&mut self, users: Vec<Object>, directory: &mut Directory) -> Vec<Object> {
+        let second = self.second_users(&users);
+        let addresses = |object: &Object| match &object.spec {
+            Spec::User(spec) => 1 + spec.aliases.len(),
+            _ => 0,
+        };
+        directory.users.reserve(users.iter().map(addresses).sum());
+        let mut owners: Owners = HashMap::with_capacity(users.len());
+        let mut forwarding = Vec::new();
+        for (object, is_second) in users.into_iter().zip(second) {
+            self.digests.add(&object);
             let Spec::User(spec) = &object.spec else {
-                directory.is_partial = true;
+                directory.is_partial |= !is_second;
                 continue;
             };
-            directory.is_partial |= object.is_doubtful;
-            let user = Arc::new(self.user(object, spec, directory));
-            let aliases = user.aliases.iter().enumerate().map(|(i, alias)| (spec_path("aliases").index(i), alias));
-            for (path, address) in std::iter::once((spec_path("address"), &user.address)).chain(aliases) {
-                let key = address.key();
-                match owners.get(&key) {
-                    Some(owner) if std::ptr::eq(*owner, object) => {
-                        let what = format!("{address} is named twice (an alias of a domain is that domain)");
-                        self.fault(object, &path, what, "remove one of them");
-                    }
-                    Some(owner) => {
-                        let what =
-                            format!("{address} has two owners: MailUser {} at {} has it", owner.name, owner.place());
-                        self.fault(object, &path, what, "remove it from one of them");
-                    }
-                    None => {
-                        owners.insert(key.clone(), object);
-                        directory.users.insert(key, Arc::clone(&user));
-                    }
+            self.demo_password(spec);
+            if !is_second {
+                directory.is_partial |= object.is_doubtful;
+                let user = Arc::new(self.user(&object, spec, directory));
+                owners.insert(Arc::as_ptr(&user), (Arc::clone(&object.file), object.line()));
+                self.own_addresses(&object, &user, &owners, directory);
+            }
+            if !spec.forwards.is_empty() {
+                forwarding.push(object);
+            }
+        }
+        forwarding
+    }
+
+    /// Which users have the name of one before, and are left out.
+    fn second_users<'u>(&mut self, users: &'u [Object]) -> Vec<bool> {
+        let mut first: HashMap<&'u str, &'u Object> = HashMap::with_capacity(users.len());
+        let is_second = |object: &'u Object| match first.entry(object.name.as_str()) {
+            // Without a name it is still there.
+            _ if object.name.is_empty() => false,
+            Entry::Vacant(entry) => {
+                entry.insert(object);
+                false
+            }
+            Entry::Occupied(entry) => {
+                self.faults.push(second(object, entry.get()));
+                true
+            }
+        };
+        users.iter().map(is_second).collect()
+    }
+
+    fn own_addresses(&mut self, object: &Object, user: &Arc<User>, owners: &Owners, directory: &mut Directory) {
+        for (index, address) in std::iter::once(&user.address).chain(&user.aliases).enumerate() {
+            let owner = match directory.users.entry(address.key()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::clone(user));
+                    continue;
                 }
+                Entry::Occupied(entry) => Arc::clone(entry.get()),
+            };
+            let path = index.checked_sub(1).map_or_else(|| spec_path("address"), |i| spec_path("aliases").index(i));
+            if Arc::ptr_eq(&owner, user) {
+                let what = format!("{address} is named twice (an alias of a domain is that domain)");
+                self.fault(object, &path, what, "remove one of them");
+            } else if let Some((file, line)) = owners.get(&Arc::as_ptr(&owner)) {
+                let place = format!("{}:{line}", file.display());
+                let what = format!("{address} has two owners: MailUser {} at {place} has it", owner.name);
+                self.fault(object, &path, what, "remove it from one of them");
             }
         }
     }
 
+    /// Of a user whose Secret carries the annotation.
+    fn demo_password(&mut self, spec: &MailUserSpec) {
+        let secret = spec.password_secret_ref.as_ref().and_then(|to| self.find(Kind::Secret, &to.name));
+        if let Some(password) = secret.and_then(|secret| secret.demo_password.clone()) {
+            self.demo_passwords.insert(spec.address.0.to_string(), password);
+        }
+    }
+
     fn user(&mut self, object: &Object, spec: &MailUserSpec, directory: &Directory) -> User {
-        let address = self.own_address(object, &spec_path("address"), &spec.address.0, directory);
+        let address = self.own_address(object, || spec_path("address"), &spec.address.0, directory);
         let aliases: Vec<Address> = spec
             .aliases
             .iter()
             .enumerate()
-            .map(|(i, alias)| self.own_address(object, &spec_path("aliases").index(i), &alias.0, directory))
+            .map(|(i, alias)| self.own_address(object, || spec_path("aliases").index(i), &alias.0, directory))
             .collect();
         if let Some(name) = &spec.transport {
             self.transport_reference(object, &spec_path("transport"), name);
@@ -181,14 +233,20 @@ impl<'a> Compiler<'a> {
     }
 
     /// An address below the primary name of its domain, which must be ours.
-    fn own_address(&mut self, object: &Object, path: &FieldPath, address: &Address, directory: &Directory) -> Address {
+    fn own_address(
+        &mut self,
+        object: &Object,
+        path: impl Fn() -> FieldPath,
+        address: &Address,
+        directory: &Directory,
+    ) -> Address {
         match directory.primary(address) {
             Some((primary, _)) => primary,
             None => {
                 if !directory.has_faulty_domain {
                     let what = format!("{address} is in no domain of ours");
                     let remedy = format!("add a MailDomain for {}, or write an address in one", address.domain());
-                    self.fault(object, path, what, remedy);
+                    self.fault(object, &path(), what, remedy);
                 }
                 address.clone()
             }
@@ -218,8 +276,8 @@ impl<'a> Compiler<'a> {
     }
 
     /// Forwards and catch-alls into domains of ours must reach somebody.
-    fn check_targets(&mut self, directory: &Directory) {
-        for object in self.objects {
+    fn check_targets(&mut self, objects: &[Object], directory: &Directory) {
+        for object in objects {
             let targets: Vec<(FieldPath, &Address)> = match &object.spec {
                 Spec::Domain(spec) => spec.catch_all.iter().map(|to| (spec_path("catchAll"), &to.0)).collect(),
                 Spec::User(spec) => {

@@ -8,6 +8,7 @@ mod policies;
 mod tables;
 mod transports;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +27,17 @@ use crate::{Environment, ReadFile, Snapshot};
 ///
 /// Both: where there are faults the snapshot, if any, holds what is right. A folder is put in force only without faults.
 pub fn compile(
-    objects: &[Object],
+    objects: Vec<Object>,
     environment: &Environment,
     read_file: &dyn ReadFile,
 ) -> (Option<Snapshot>, Vec<Fault>) {
-    let mut compiler = Compiler::new(objects, environment, read_file);
-    let snapshot = compiler.snapshot();
+    let count = objects.len();
+    let folder = objects.first().and_then(|object| object.file.parent()).map(Path::to_owned);
+    // Users are by far the most: each is given up for what is made of it, so that both together never fill memory.
+    let (users, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.kind == Kind::MailUser);
+    let mut compiler = Compiler::new(&others, environment, read_file);
+    compiler.folder = folder;
+    let snapshot = compiler.snapshot(count, users);
     let mut faults = compiler.faults;
     faults.sort();
     faults.dedup();
@@ -42,40 +48,64 @@ pub fn compile(
 const SUGGEST_MAX: usize = 1000;
 
 struct Compiler<'a> {
+    /// All but the users.
     objects: &'a [Object],
-    by_name: BTreeMap<(Kind, &'a str), &'a Object>,
+    /// All but the users, to which nothing refers by name.
+    by_name: HashMap<(Kind, &'a str), &'a Object>,
+    /// Of the first document.
+    folder: Option<PathBuf>,
     environment: &'a Environment,
     read_file: &'a dyn ReadFile,
     faults: Vec<Fault>,
     /// What was read, so that a file is read once and has one content.
     contents: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
     files: BTreeSet<PathBuf>,
+    digests: Digests,
+    demo_passwords: BTreeMap<String, String>,
+}
+
+/// Of all documents, in any order: the sum of a digest of each.
+#[derive(Default)]
+struct Digests([u64; 4]);
+
+impl Digests {
+    fn add(&mut self, object: &Object) {
+        let mut hash = Sha256::new();
+        for part in [object.kind.name(), "\0", &object.name, "\0"] {
+            hash.update(part);
+        }
+        let digest = hash.chain_update(object.digest).finalize();
+        for (sum, part) in self.0.iter_mut().zip(digest.as_chunks().0) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*part));
+        }
+    }
 }
 
 impl<'a> Compiler<'a> {
     fn new(objects: &'a [Object], environment: &'a Environment, read_file: &'a dyn ReadFile) -> Self {
         let mut compiler = Self {
             objects,
-            by_name: BTreeMap::new(),
+            by_name: HashMap::with_capacity(objects.len()),
+            folder: None,
             environment,
             read_file,
             faults: Vec::new(),
             contents: HashMap::new(),
             files: BTreeSet::new(),
+            digests: Digests::default(),
+            demo_passwords: BTreeMap::new(),
         };
+        objects.iter().for_each(|object| compiler.digests.add(object));
         for object in objects.iter().filter(|object| !object.name.is_empty()) {
             match compiler.by_name.entry((object.kind, &object.name)) {
-                std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(object)),
-                std::collections::btree_map::Entry::Occupied(entry) => {
-                    let what = format!("there is another {} {} at {}", object.kind, object.name, entry.get().place());
-                    compiler.faults.push(object.fault(&name_path(), what, "rename or remove one of them"));
-                }
+                Entry::Vacant(entry) => drop(entry.insert(object)),
+                Entry::Occupied(entry) => compiler.faults.push(second(object, entry.get())),
             }
         }
         compiler
     }
 
-    fn snapshot(&mut self) -> Option<Snapshot> {
+    fn snapshot(&mut self, count: usize, users: Vec<Object>) -> Option<Snapshot> {
         let platform = self.platform();
         let spec = platform.and_then(|object| match &object.spec {
             Spec::Platform(spec) => Some((object, spec.as_ref())),
@@ -85,7 +115,7 @@ impl<'a> Compiler<'a> {
         let tables = self.tables();
         self.host_tables(&tables);
         let policies = self.policies(&tables);
-        let directory = self.directory(&tables);
+        let directory = self.directory(users, &tables);
         let (listeners, listener_rules, certificates) = self.listeners(spec.map(|(_, spec)| spec), &policies);
         let (object, spec) = spec?;
         self.check_platform(object, spec, &directory);
@@ -106,36 +136,23 @@ impl<'a> Compiler<'a> {
         };
         Some(Snapshot {
             version,
-            resources: self.objects.len(),
+            resources: count,
             platform: platform::build(&object.name, spec, self.environment),
             listeners,
             transports,
             certificates,
             rules: Arc::new(rules),
-            demo_passwords: self.demo_passwords(),
+            demo_passwords: std::mem::take(&mut self.demo_passwords),
             files: self.files.iter().cloned().collect(),
         })
-    }
-
-    /// By the address of the MailUser whose Secret carries the annotation.
-    fn demo_passwords(&self) -> BTreeMap<String, String> {
-        let of_user = |object: &Object| {
-            let Spec::User(spec) = &object.spec else { return None };
-            let secret = self.find(Kind::Secret, &spec.password_secret_ref.as_ref()?.name)?;
-            Some((spec.address.0.to_string(), secret.demo_password.clone()?))
-        };
-        self.objects.iter().filter_map(of_user).collect()
     }
 
     /// Of everything that went in; the order of documents and files does not matter.
     fn version(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(env!("CARGO_PKG_VERSION"));
-        let mut parts: Vec<_> = self.objects.iter().map(|object| (object.kind, &object.name, object.digest)).collect();
-        parts.sort();
-        for (kind, name, digest) in parts {
-            hash.update(format!("{kind}\0{name}\0"));
-            hash.update(digest);
+        for sum in self.digests.0 {
+            hash.update(sum.to_le_bytes());
         }
         for file in &self.files {
             hash.update(file.as_os_str().as_encoded_bytes());
@@ -169,9 +186,15 @@ impl<'a> Compiler<'a> {
     fn reference(&mut self, from: &Object, path: &FieldPath, kind: Kind, name: &str) -> Option<&'a Object> {
         let found = self.find(kind, name);
         if found.is_none() {
-            let known: Vec<&str> = self.by_name.keys().filter(|(k, _)| *k == kind).map(|(_, name)| *name).collect();
+            let mut known: Vec<&str> = self.by_name.keys().filter(|(k, _)| *k == kind).map(|(_, name)| *name).collect();
             // Among very many names something is always near, and finding it for each of many faults takes long.
-            let near = if known.len() > SUGGEST_MAX { None } else { nearest(name, known) };
+            let near = if known.len() > SUGGEST_MAX {
+                None
+            } else {
+                // Of two that are as near, always the same.
+                known.sort_unstable();
+                nearest(name, known)
+            };
             let remedy = match near {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("add the {kind}, or name one that is there"),
@@ -183,7 +206,10 @@ impl<'a> Compiler<'a> {
 
     /// A value of a Secret or ConfigMap; what is missing is a fault at the field that refers to it.
     fn data(&mut self, from: &Object, path: &FieldPath, kind: Kind, name: &str, key: &str) -> Option<&'a [u8]> {
-        let object = self.reference(from, &path.key("name"), kind, name)?;
+        let object = match self.find(kind, name) {
+            Some(object) => object,
+            None => self.reference(from, &path.key("name"), kind, name)?,
+        };
         let Spec::Data(Data(values)) = &object.spec else { return None };
         let value = values.get(key);
         if value.is_none() {
@@ -231,6 +257,12 @@ impl<'a> Compiler<'a> {
             }
         }
     }
+}
+
+/// A document has the kind and the name of one before.
+fn second(object: &Object, first: &Object) -> Fault {
+    let what = format!("there is another {} {} at {}", object.kind, object.name, first.place());
+    object.fault(&name_path(), what, "rename or remove one of them")
 }
 
 fn name_path() -> FieldPath {

@@ -15,8 +15,8 @@ impl<'a> Compiler<'a> {
     pub(super) fn platform(&mut self) -> Option<&'a Object> {
         let platforms = self.of_kind(Kind::MailPlatform);
         let Some((first, others)) = platforms.split_first() else {
-            let file = self.objects.first().and_then(|object| object.file.parent());
-            let folder = file.filter(|folder| !folder.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
+            let folder = self.folder.clone().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or_else(|| PathBuf::from("."));
             self.faults.push(Fault {
                 file: folder,
                 line: 0,
