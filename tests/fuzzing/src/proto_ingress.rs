@@ -125,7 +125,7 @@ async fn talk(socket: &std::path::Path) -> Vec<String> {
         }
         let count = match step {
             step if step.starts_with("RCPT") => 2,
-            step if step.starts_with("From:") => accepted(replies.last().map_or("", String::as_str), &replies),
+            step if step.starts_with("From:") => accepted(&replies),
             _ => 1,
         };
         let reply = read(&mut stream, count).await;
@@ -139,7 +139,7 @@ async fn talk(socket: &std::path::Path) -> Vec<String> {
 }
 
 /// LMTP answers each accepted recipient after the text (RFC 2033 section 4.2).
-fn accepted(_: &str, replies: &[String]) -> usize {
+fn accepted(replies: &[String]) -> usize {
     replies.iter().map(|reply| reply.matches("250 2.1.5").count()).sum()
 }
 

@@ -72,7 +72,7 @@ pub fn proto_queue(data: &[u8]) {
     let records = records(data);
     let mut at = 0;
     while at < records.len() {
-        let (number, first) = records[at];
+        let (number, _) = records[at];
         let (name, kind, is_request) = CALLS[usize::from(number & 0x7f) % CALLS.len()];
         let together = match kind {
             Kind::Plain => 1,
@@ -95,7 +95,6 @@ pub fn proto_queue(data: &[u8]) {
         if name == "Lease" && answered.code == Code::Ok {
             store.keep(&answered);
         }
-        let _ = first;
     }
     store.ends_well();
     *guard = Some(store);

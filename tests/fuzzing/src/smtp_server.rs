@@ -118,7 +118,7 @@ struct Shell {
     text: Option<Vec<u8>>,
 }
 
-fn play<'a>(config: &Arc<SessionConfig>, early: bool, pieces: &mut dyn Iterator<Item = &'a [u8]>) -> Seen {
+fn play(config: &Arc<SessionConfig>, early: bool, pieces: &mut dyn Iterator<Item = &[u8]>) -> Seen {
     #[allow(clippy::disallowed_methods, reason = "any moment will do, it is only added to")]
     let now = Instant::now();
     let session = Session::new(Arc::clone(config), now);

@@ -1,4 +1,10 @@
 //! Every input that a fuzzer or a person ever kept is played again, on stable.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "what fails in a helper fails the test"
+)]
 
 use std::path::PathBuf;
 
