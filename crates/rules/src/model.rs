@@ -264,6 +264,7 @@ impl std::fmt::Debug for Secret {
 
 /// A named list or map.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "tables are few, and each lies behind an Arc")]
 pub enum Table {
     /// Held in the snapshot.
     Static(StaticTable),
