@@ -111,7 +111,7 @@ fn garbage(hostile: &Hostile, random: &mut Random) -> io::Result<()> {
     let mut dialogue = Dialogue::connect(hostile.address)?;
     dialogue.reply()?;
     for _ in 0..random.between(1, 200) {
-        let bytes: Vec<u8> = (0..random.between(1, 400)).map(|_| random.next() as u8).collect();
+        let bytes: Vec<u8> = (0..random.between(1, 400)).map(|_| random.draw() as u8).collect();
         dialogue.send(&bytes)?;
     }
     Ok(())

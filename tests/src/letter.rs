@@ -96,7 +96,7 @@ fn body(id: u64, bytes: usize) -> Vec<u8> {
             body.extend_from_slice(&b"..."[..random.between(1, 4) as usize]);
         }
         for _ in 0..length.div_ceil(10) {
-            let mut bits = random.next();
+            let mut bits = random.draw();
             for _ in 0..10 {
                 body.push(LETTERS[(bits & 63) as usize]);
                 bits >>= 6;

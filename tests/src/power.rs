@@ -106,12 +106,12 @@ pub fn power_cuts(cuts: u64, seed: u64) -> PowerReport {
     let mut place = Place::new(40);
     let mut random = Random::new(seed);
     let mut report = PowerReport::default();
-    let clients = place.load(random.next());
+    let clients = place.load(random.draw());
     for _ in 0..cuts {
         let mut posthouse = place.stage.start();
         let range = if random.percent(10) { LOAD_LONG_MS } else { LOAD_MS };
         std::thread::sleep(Duration::from_millis(random.between(range.start, range.end)));
-        report.add(place.cut(&mut posthouse, random.next()));
+        report.add(place.cut(&mut posthouse, random.draw()));
     }
     let mut posthouse = place.stage.start();
     clients.stop();
@@ -132,9 +132,9 @@ pub fn power_cuts_without_sync(cuts_max: u64, seed: u64) -> PowerReport {
     let mut posthouse = place.stage.start();
     place.layer.inject(Fault::SyncLies, Scope::everywhere());
     while report.cuts < cuts_max && !report.lost_something() {
-        let clients = place.load(random.next());
+        let clients = place.load(random.draw());
         std::thread::sleep(Duration::from_millis(random.between(300, 600)));
-        report.add(place.cut(&mut posthouse, random.next()));
+        report.add(place.cut(&mut posthouse, random.draw()));
         clients.stop();
         posthouse = place.stage.spawn("");
         match posthouse.ready_or_end() {

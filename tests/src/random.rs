@@ -14,12 +14,11 @@ impl Random {
     #[allow(clippy::disallowed_methods, reason = "a tool seeds itself from the clock")]
     pub fn any_seed() -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self(since.as_nanos() as u64 ^ u64::from(std::process::id())).next() >> 32
+        Self(since.as_nanos() as u64 ^ u64::from(std::process::id())).draw() >> 32
     }
 
     /// The next number.
-    #[allow(clippy::should_implement_trait, reason = "it never ends")]
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +28,7 @@ impl Random {
 
     /// One of `0..n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.draw() % n.max(1)
     }
 
     /// One of `from..to`.

@@ -41,7 +41,7 @@ pub fn kills(seed: u64, kills: u64, clients: usize, refusals: bool) -> Storm {
     if refusals {
         recipients.extend((0..10).map(|n| format!("x{n}{}", crate::ledger::REFUSED_DOMAIN)));
     }
-    let load = Load { pause: Duration::from_millis(2), ..Load::mixed(clients, recipients, random.next()) };
+    let load = Load { pause: Duration::from_millis(2), ..Load::mixed(clients, recipients, random.draw()) };
     let mut running: Option<Clients> = None;
     for _ in 0..kills {
         let mut posthouse = stage.spawn("");

@@ -194,8 +194,8 @@ mod tests {
         }
     }
 
-    fn pattern(text: &String) -> Pattern {
-        if text.contains('*') { Pattern::Wildcard(text.clone()) } else { Pattern::Exact(text.clone()) }
+    fn pattern(text: &str) -> Pattern {
+        if text.contains('*') { Pattern::Wildcard(text.into()) } else { Pattern::Exact(text.into()) }
     }
 
     proptest! {
@@ -204,7 +204,7 @@ mod tests {
             texts in proptest::collection::vec("[ab*@.ä]{0,6}", 0..40),
             text in "[ab@.ä]{0,8}",
         ) {
-            let patterns: Vec<Pattern> = texts.iter().map(pattern).collect();
+            let patterns: Vec<Pattern> = texts.iter().map(|text| pattern(text)).collect();
             let index = PatternIndex::new(patterns.iter().zip(0..));
             let mut found = Vec::new();
             index.each(&text, |id| found.push(id));

@@ -272,7 +272,7 @@ fn sqlite_works_on_it_in_wal_mode_and_a_committed_row_survives_every_cut() {
     let mut dice = Dice::new(7);
     for seed in 0..10u64 {
         sql(&format!("PRAGMA synchronous=FULL; INSERT INTO t VALUES ({seed})"));
-        cut(&mut layer, dice.next());
+        cut(&mut layer, dice.draw());
         assert_eq!(sql("SELECT count(*) FROM t"), (seed + 1).to_string());
         assert_eq!(sql("PRAGMA integrity_check"), "ok");
     }

@@ -60,14 +60,14 @@ fn main() -> ExitCode {
         whole.add(storm);
     };
     for (from, to) in parts(kills, KILLS_OF_A_STORM) {
-        tell("random kills", &storm::kills(random.next(), to - from, 12, false));
+        tell("random kills", &storm::kills(random.draw(), to - from, 12, false));
     }
     let refusals = KILLS_WITH_REFUSALS.min(kills);
-    tell("random kills, refused recipients", &storm::kills(random.next(), refusals, 6, true));
-    tell("named points", &all_points(random.next()));
+    tell("random kills, refused recipients", &storm::kills(random.draw(), refusals, 6, true));
+    tell("named points", &all_points(random.draw()));
     let mut broken = None;
     for (from, to) in parts(cuts, CUTS_OF_A_STORM) {
-        let report = power::power_cuts(to - from, random.next());
+        let report = power::power_cuts(to - from, random.draw());
         println!("{report}");
         broken = broken.or(report.broken.clone());
         tell("power cuts", &Storm { verdict: report.verdict, kills: 0, power_cuts: report.cuts });

@@ -69,7 +69,7 @@ impl Place {
             clients.stop();
         }
         self.stage.settle().assert_clean();
-        self.layer.cut(Dice::new(1).next());
+        self.layer.cut(Dice::new(1).draw());
         self.stage.kill(&mut self.posthouse);
         self.layer.revive().unwrap();
         self.posthouse = self.stage.start();

@@ -1,4 +1,11 @@
 //! Disks that lose, fill up, break and lie; and rows that are damaged.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "what goes wrong in a test fails the test, with its reason"
+)]
 
 mod broken;
 mod full;
