@@ -77,9 +77,9 @@ fn check_arrows(faults: &mut Vec<String>) -> Result<()> {
                 "it is pure"
             } else if package == "posthouse-proto" && ours.contains(dependency) {
                 "the contracts depend on nothing of ours"
-            } else if SERVICES.contains(&dependency) && !["posthouse", "posthouse-tests"].contains(&package) {
+            } else if SERVICES.contains(&dependency) && !["posthouse", "posthouse-tests", "fuzzing"].contains(&package) {
                 "services are called through their contract"
-            } else if dependency == "sqlx" && !["queue", "policy"].contains(&package) {
+            } else if ["sqlx", "rusqlite"].contains(&dependency) && !["queue", "policy"].contains(&package) {
                 "only queue and policy have a database"
             } else if dependency == "testkit" && package != "posthouse-tests" {
                 "the test kit is for tests"

@@ -123,7 +123,8 @@ pub fn commit(commit: proto::Commit, body: Body, body_bytes: u64) -> Result<Acce
             recipients.push((n, recipient(one)?));
         }
         variants.push(Variant {
-            header: variant.header,
+            // A copy: the slice would keep the whole buffer that it came in.
+            header: Bytes::copy_from_slice(&variant.header),
             sender: field(variant.sender, "sender")?,
             envid: field(variant.envid, "envid")?,
             dsn_return: variant.dsn_return,

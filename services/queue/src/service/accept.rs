@@ -128,11 +128,9 @@ impl<S: Store, B: BodyStore> Service<S, B> {
     }
 }
 
-/// One run of octets; a body of one chunk is not copied.
-fn join(mut chunks: Vec<Bytes>) -> Bytes {
-    if chunks.len() == 1 {
-        return chunks.pop().unwrap_or_default();
-    }
+/// One run of octets of its own: what came over the wire is a slice of a buffer that is several times as large, and would
+/// keep all of it as long as the message stays in memory.
+fn join(chunks: Vec<Bytes>) -> Bytes {
     let mut joined = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
     for chunk in chunks {
         joined.extend_from_slice(&chunk);
