@@ -77,7 +77,8 @@ fn check_arrows(faults: &mut Vec<String>) -> Result<()> {
                 "it is pure"
             } else if package == "posthouse-proto" && ours.contains(dependency) {
                 "the contracts depend on nothing of ours"
-            } else if SERVICES.contains(&dependency) && !["posthouse", "posthouse-tests", "fuzzing"].contains(&package) {
+            } else if SERVICES.contains(&dependency) && !["posthouse", "posthouse-tests", "fuzzing"].contains(&package)
+            {
                 "services are called through their contract"
             } else if ["sqlx", "rusqlite"].contains(&dependency) && !["queue", "policy"].contains(&package) {
                 "only queue and policy have a database"
