@@ -1,6 +1,7 @@
 //! The one task that writes: all that waits becomes one transaction.
 //!
-//! A group forms while the one before is on its way to disk, never by a timer: a lonely operation waits for nobody.
+//! A group forms while the one before is on its way to disk: a message waits for nobody. Results alone wait some
+//! milliseconds for a message, and share its commit.
 
 mod prepare;
 mod task;

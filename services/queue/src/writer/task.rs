@@ -1,6 +1,7 @@
 //! The writer's task.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use node::{Clock, Drain};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,10 @@ use crate::store::{RecipientChange, RecipientUpdate, Store, StoreError, Write, W
 const GROUP_MAX: usize = 512;
 /// Octets of bodies and header sections of one group.
 const GROUP_BYTES: u64 = 16 << 20;
+
+/// How long results alone wait for a message to share its commit: one commit a message instead of two where little goes
+/// on, and nobody waits for a result but its own record. It is also what the window of duplicates *out* grows by.
+const SETTLES_WAIT_MAX: Duration = Duration::from_millis(4);
 
 /// Idle routes that are dropped in one go: some ten milliseconds.
 const ROUTES_TRIMMED_MAX: usize = 4096;
@@ -87,14 +92,16 @@ impl<S: Store, B: BodyStore> Task<S, B> {
             let mut bytes = weight(&first);
             let mut apart = Apart::default();
             apart.admit(&first);
+            let mut patience = Patience::of(&first);
             ops.push(first);
             while ops.len() < GROUP_MAX && bytes < GROUP_BYTES {
-                let Ok(op) = waiting.try_recv() else { break };
+                let Some(op) = patience.next(&mut waiting).await else { break };
                 bytes += weight(&op);
                 if !apart.admit(&op) {
                     next = Some(op);
                     break;
                 }
+                patience.admit(&op);
                 ops.push(op);
             }
             self.group(&mut ops).await;
@@ -308,6 +315,34 @@ impl Write {
             && self.reports_done.is_empty()
             && self.reports_later.is_empty()
             && self.events.is_empty()
+    }
+}
+
+/// Results alone wait a moment for company; everything else waits for nothing.
+struct Patience {
+    until: Option<tokio::time::Instant>,
+}
+
+impl Patience {
+    fn of(first: &Op) -> Self {
+        let mut patience = Self { until: Some(tokio::time::Instant::now() + SETTLES_WAIT_MAX) };
+        patience.admit(first);
+        patience
+    }
+
+    fn admit(&mut self, op: &Op) {
+        if !matches!(op, Op::Settle(..)) {
+            self.until = None;
+        }
+    }
+
+    /// What waits already; what comes in time, where only results are on their way.
+    async fn next(&self, waiting: &mut mpsc::Receiver<Op>) -> Option<Op> {
+        match (waiting.try_recv(), self.until) {
+            (Ok(op), _) => Some(op),
+            (Err(_), Some(until)) => tokio::time::timeout_at(until, waiting.recv()).await.ok().flatten(),
+            (Err(_), None) => None,
+        }
     }
 }
 
