@@ -17,7 +17,7 @@ use crate::random::Random;
 /// How the sink treats its client.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Manners {
-    /// How many times in a hundred a recipient is put off with 450 when it is first heard of for a message.
+    /// How many times in a hundred a recipient is put off with 450, whenever it is named.
     pub greylist: u64,
     /// Wait before the reply to the end of data.
     pub delay: Duration,

@@ -88,9 +88,9 @@ impl Place {
 }
 
 /// Breaks the disk under load and expects: this reply to a message of so many octets, this kind of trouble, this status
-/// of `/readyz`, and afterwards everything that was accepted.
+/// of `/readyz` (one of these), and afterwards everything that was accepted.
 #[track_caller]
-fn check(fault: Fault, scope: Scope, bytes: usize, reply: &str, kind: &str, readiness: u16) {
+fn check(fault: Fault, scope: Scope, bytes: usize, reply: &str, kind: &str, readiness: &[u16]) {
     let place = Place::new(Manners::default());
     place.layer.inject(fault, scope);
     eventually(&format!("{reply} for {fault:?}"), || {
@@ -98,7 +98,8 @@ fn check(fault: Fault, scope: Scope, bytes: usize, reply: &str, kind: &str, read
         assert!(["250", "451", "452"].contains(&&answer[..3]), "{answer}");
         answer.starts_with(reply).then_some(())
     });
-    assert_eq!(place.wait_for_trouble(kind), readiness, "{fault:?}");
+    let status = place.wait_for_trouble(kind);
+    assert!(readiness.contains(&status), "{fault:?}: {status}");
     // Long enough for the platform to try by itself.
     std::thread::sleep(Duration::from_millis(1500));
     assert!(place.layer.struck() > 0);
@@ -113,32 +114,33 @@ const LARGE: usize = 600_000;
 
 #[test]
 fn a_full_disk_is_452_and_mail_is_taken_again_when_there_is_room() {
-    check(Fault::Full, Scope::everywhere(), SMALL, "452 4.3.1", "space", 200);
+    // A commit may meet the full disk before whoever watches the free space does: then it is the store's trouble, too.
+    check(Fault::Full, Scope::everywhere(), SMALL, "452 4.3.1", "space", &[200, 503]);
 }
 
 #[test]
 fn a_read_only_disk_is_451_until_it_can_be_written_again() {
-    check(Fault::ReadOnly, Scope::everywhere(), SMALL, "451 4.3.0", "store", 503);
+    check(Fault::ReadOnly, Scope::everywhere(), SMALL, "451 4.3.0", "store", &[503]);
 }
 
 #[test]
 fn errors_on_write_are_451_and_nothing_accepted_is_lost() {
-    check(Fault::Write, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store", 503);
+    check(Fault::Write, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store", &[503]);
 }
 
 #[test]
 fn errors_on_sync_are_451_even_where_the_kernel_forgets_what_it_could_not_write() {
-    check(Fault::SyncLoses, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store", 503);
+    check(Fault::SyncLoses, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store", &[503]);
 }
 
 #[test]
 fn a_body_folder_that_cannot_be_written_puts_off_large_mail_only() {
-    check(Fault::Write, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies", 200);
+    check(Fault::Write, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies", &[200]);
 }
 
 #[test]
 fn a_body_folder_that_cannot_be_synced_puts_off_large_mail_only() {
-    check(Fault::SyncLoses, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies", 200);
+    check(Fault::SyncLoses, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies", &[200]);
 }
 
 #[test]
@@ -158,5 +160,6 @@ fn queued_mail_that_cannot_be_read_waits_and_bounces_nowhere() {
         std::thread::sleep(Duration::from_millis(50));
     }
     place.heal();
+    place.stage.sink.set_manners(Manners::default());
     place.finish();
 }
