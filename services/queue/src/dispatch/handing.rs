@@ -133,7 +133,8 @@ impl State {
                     route.may_have(Some(row.due));
                     break;
                 }
-                if self.taken.contains(&row.key) || self.unreadable.contains(&seq) {
+                let arriving = self.writing.is_some_and(|first| seq >= first);
+                if arriving || self.taken.contains(&row.key) || self.unreadable.contains(&seq) {
                     continue;
                 }
                 // One head a route is always let in: routes that rest with theirs must not hold up the others.

@@ -43,6 +43,9 @@ pub struct State {
     pub(super) changed: HashMap<i64, RecipientState>,
     /// Messages that something happened to since the last read began.
     pub(super) touched: HashSet<Seq>,
+    /// The first message of the group that is being written. From its commit on readers see it; it counts as here only when
+    /// the writer says so, or it would be here twice.
+    pub writing: Option<Seq>,
     /// Messages that cannot be read and could not be marked so.
     pub(super) unreadable: HashSet<Seq>,
     pub(super) recent: Recent,

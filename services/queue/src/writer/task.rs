@@ -136,6 +136,7 @@ impl<S: Store, B: BodyStore> Task<S, B> {
             return;
         }
         metrics::histogram!("posthouse_queue_group_size").record(writes.len() as f64);
+        self.begin(&writes);
         let result = self.store.write(&writes).await;
         metrics::histogram!("posthouse_queue_commit_seconds")
             .record(self.clock.instant().saturating_duration_since(instant).as_secs_f64());
@@ -145,6 +146,7 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                 tracing::warn!(reason, "a group was refused, writing its operations one by one");
                 for (write, then) in writes.into_iter().zip(thens) {
                     let group = [write];
+                    self.begin(&group);
                     match self.store.write(&group).await {
                         Ok(written) => self.done(&group, vec![then], &written),
                         Err(error) => self.failed(vec![then], &error),
@@ -154,6 +156,12 @@ impl<S: Store, B: BodyStore> Task<S, B> {
             Err(error) => self.failed(thens, &error),
         }
         self.dispatch.wake();
+    }
+
+    /// What these bring is not to be found by reading before it is known here.
+    fn begin(&self, writes: &[Write]) {
+        let messages = writes.iter().filter_map(|write| write.message.as_ref());
+        self.dispatch.lock().writing = messages.map(|message| message.seq).min();
     }
 
     async fn trim_routes(&self) {
@@ -264,6 +272,7 @@ impl<S: Store, B: BodyStore> Task<S, B> {
                 }
             }
             state.committed(&messages, now, instant);
+            state.writing = None;
             let counts = &mut state.counts;
             counts.messages = counts.messages.saturating_sub(written.finished.len() as u64);
             counts.reports += written.reports.len() as u64;
@@ -290,6 +299,7 @@ impl<S: Store, B: BodyStore> Task<S, B> {
             tracing::warn!(%error, "an operation was refused by the store");
         }
         let mut state = self.dispatch.lock();
+        state.writing = None;
         for then in thens {
             match then {
                 Then::Accept { reply, .. } => drop(reply.send(Err(error.clone()))),
