@@ -42,13 +42,18 @@ impl Place {
         eventually("mail to be taken", || (self.stage.ledger.accepted() >= before + more).then_some(()));
     }
 
-    /// Waits until whoever looks is told: the metric of this kind, and the reason in `/readyz`. Returns its status.
-    fn wait_for_trouble(&self, kind: &str) -> u16 {
+    /// Waits until whoever looks is told: the metric of this kind, and the reason in `/readyz`, which is 503 exactly where
+    /// the store is in trouble. Returns whether it is.
+    fn wait_for_trouble(&self, kind: &str) -> bool {
         eventually(&format!("trouble of kind {kind}"), || {
-            let labels = [&*format!("kind=\"{kind}\"")];
             let (status, text) = self.posthouse.get("/readyz");
-            let told = text.contains("\"reason\"");
-            (told && self.posthouse.metric("posthouse_queue_trouble", &labels) >= 1.0).then_some(status)
+            let is = |kind: &str| {
+                let labels = [&*format!("kind=\"{kind}\"")];
+                self.posthouse.metric("posthouse_queue_trouble", &labels) >= 1.0
+            };
+            let store = is("store");
+            let agree = status == if store { 503 } else { 200 };
+            (text.contains("\"reason\"") && is(kind) && agree).then_some(store)
         })
     }
 
@@ -87,10 +92,10 @@ impl Place {
     }
 }
 
-/// Breaks the disk under load and expects: this reply to a message of so many octets, this kind of trouble, this status
-/// of `/readyz` (one of these), and afterwards everything that was accepted.
+/// Breaks the disk under load and expects: this reply to a message of so many octets, this kind of trouble, the status of
+/// `/readyz` that belongs to it, and afterwards everything that was accepted.
 #[track_caller]
-fn check(fault: Fault, scope: Scope, bytes: usize, reply: &str, kind: &str, readiness: &[u16]) {
+fn check(fault: Fault, scope: Scope, bytes: usize, reply: &str, kind: &str) {
     let place = Place::new(Manners::default());
     place.layer.inject(fault, scope);
     eventually(&format!("{reply} for {fault:?}"), || {
@@ -98,8 +103,11 @@ fn check(fault: Fault, scope: Scope, bytes: usize, reply: &str, kind: &str, read
         assert!(["250", "451", "452"].contains(&&answer[..3]), "{answer}");
         answer.starts_with(reply).then_some(())
     });
-    let status = place.wait_for_trouble(kind);
-    assert!(readiness.contains(&status), "{fault:?}: {status}");
+    let store = place.wait_for_trouble(kind);
+    // A commit may meet a full disk before whoever watches the free space does; a broken folder of bodies is no trouble
+    // of the store.
+    assert!(store || kind != "store", "{fault:?}");
+    assert!(!store || kind != "bodies", "{fault:?}");
     // Long enough for the platform to try by itself.
     std::thread::sleep(Duration::from_millis(1500));
     assert!(place.layer.struck() > 0);
@@ -114,33 +122,32 @@ const LARGE: usize = 600_000;
 
 #[test]
 fn a_full_disk_is_452_and_mail_is_taken_again_when_there_is_room() {
-    // A commit may meet the full disk before whoever watches the free space does: then it is the store's trouble, too.
-    check(Fault::Full, Scope::everywhere(), SMALL, "452 4.3.1", "space", &[200, 503]);
+    check(Fault::Full, Scope::everywhere(), SMALL, "452 4.3.1", "space");
 }
 
 #[test]
 fn a_read_only_disk_is_451_until_it_can_be_written_again() {
-    check(Fault::ReadOnly, Scope::everywhere(), SMALL, "451 4.3.0", "store", &[503]);
+    check(Fault::ReadOnly, Scope::everywhere(), SMALL, "451 4.3.0", "store");
 }
 
 #[test]
 fn errors_on_write_are_451_and_nothing_accepted_is_lost() {
-    check(Fault::Write, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store", &[503]);
+    check(Fault::Write, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store");
 }
 
 #[test]
 fn errors_on_sync_are_451_even_where_the_kernel_forgets_what_it_could_not_write() {
-    check(Fault::SyncLoses, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store", &[503]);
+    check(Fault::SyncLoses, Scope::of("queue.sqlite"), SMALL, "451 4.3.0", "store");
 }
 
 #[test]
 fn a_body_folder_that_cannot_be_written_puts_off_large_mail_only() {
-    check(Fault::Write, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies", &[200]);
+    check(Fault::Write, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies");
 }
 
 #[test]
 fn a_body_folder_that_cannot_be_synced_puts_off_large_mail_only() {
-    check(Fault::SyncLoses, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies", &[200]);
+    check(Fault::SyncLoses, Scope::of("bodies"), LARGE, "451 4.3.0", "bodies");
 }
 
 #[test]

@@ -24,12 +24,7 @@ const DAMAGES: &[(&str, usize, &str, &str)] = &[
     ("an unknown body type", 1000, "UPDATE messages SET body_type = 99 WHERE seq = $seq", "unknown"),
     ("an unknown RET", 1000, "UPDATE variants SET dsn_return = 77 WHERE vkey >> 16 = $seq", "unknown"),
     ("an unknown state", 1000, "UPDATE recipients SET state = 9 WHERE rkey >> 16 = $seq", "unknown"),
-    (
-        "a text instead of a time",
-        1000,
-        "UPDATE recipients SET due = 'soon' WHERE rkey >> 16 = $seq",
-        "mismatched types",
-    ),
+    ("a text instead of a time", 1000, "UPDATE recipients SET due = 'soon' WHERE rkey >> 16 = $seq", "due"),
     ("a variant that is not there", 1000, "UPDATE recipients SET variant = 5 WHERE rkey >> 16 = $seq", "missing"),
     ("a body file that is gone", 600_000, "", "missing"),
 ];

@@ -250,9 +250,10 @@ pub(super) fn variant(row: &SqliteRow, at: usize) -> Result<Variant, sqlx::Error
 }
 
 fn due_recipient(row: &SqliteRow, key: i64) -> Result<DueRecipient, sqlx::Error> {
+    let no_number = |_| sqlx::Error::Decode("the recipient's due time is no number".into());
     Ok(DueRecipient {
         number: number_of(key),
-        due: row.try_get(1)?,
+        due: row.try_get(1).map_err(no_number)?,
         attempts: row.try_get(2)?,
         warned: row.try_get::<i64, _>(3)? != 0,
         recipient: recipient(row, 4, 8)?,
